@@ -12,6 +12,8 @@ Hardware: two CPU cores, not timed yet.
 Expected: not measured yet (docs/outfits.md).
 """
 
+from ml_collections import ConfigDict
+
 from retrieval_jax.settings import arguments, outfits, quickstart
 
 
@@ -20,7 +22,17 @@ def get_config(arg=None):
     `sets=true` for a model of whole outfits beside the pairs, `start=` the run to start from ("" for none), `steps=`
     and `seed=` choose the training, `stage=titles` is what runs first, `:runlocal` runs for seconds."""
     arg = arguments.parse(
-        arg, labels=100.0, losses="all", sets=False, start="titles", stage="outfits", steps=300, seed=0
+        arg,
+        labels=100.0,
+        losses="all",
+        sets=False,
+        start="titles",
+        stage="outfits",
+        name="tf_efficientnet_lite0.in1k",
+        path="",
+        offline=False,
+        steps=300,
+        seed=0,
     )
     arguments.choice("stage", arg.stage, ("outfits", "titles"))
     config = quickstart.experiment("embedded_outfits", arg)
@@ -32,14 +44,33 @@ def get_config(arg=None):
     config.data.kwargs.num_gallery = 1200 if arg.runlocal else 6000
     config.data.kwargs.num_query = 20 if arg.runlocal else 300
     config.data.kwargs.num_outfits = 24 if arg.runlocal else 2000
+    if not arg.runlocal:  # a network from nothing does not learn to read the signs
+        config.train.model.name, config.train.model.variant = "efficientnet", "lite0"
+        config.train.model.kwargs = ConfigDict({"pool_stages": (2, 3), "pooling": "max"})  # a sign is small
     if arg.stage == "titles":
-        config.train.epochs = 0.2 if arg.runlocal else 6.0
+        if not arg.runlocal:
+            config.train.model.pretrained.name = arg.name
+            config.train.model.pretrained.path = arg.path
+            config.train.model.pretrained.offline = arg.offline
+        config.train.task_kwargs.loss = "softmax"
+        config.train.learning_rate = 1.5e-3
+        config.train.epochs = 0.2 if arg.runlocal else 12.0
         config.train.warmup_epochs = 0.1 if arg.runlocal else 0.5
+        config.train.transforms = (
+            ("random_resized_crop", {"scale": (0.8, 1.0)}),
+            ("color_jitter", {"brightness": 0.15, "contrast": 0.15, "saturation": 0.15}),
+        )
         config.train.eval_every_epochs = 0.0
         config.embed.models = ("trained",)
         config.search.steps = ()
         return config
     outfits.task(config, arg, types="middle", same_product="product")
+    config.train.transforms = (("random_resized_crop", {"scale": (0.8, 1.0)}),)  # a sign in a mirror is another sign
+    config.train.learning_rate = 2e-3
+    if not arg.runlocal:
+        config.train.batch_size = 16
+        if arg.losses != "labelled":
+            config.train.unlabelled.batch_size = 64
     outfits.epochs(config, arg, config.data.kwargs.num_outfits // 2)  # every second one goes together
     if arg.start == "titles":
         config.train.init_from = "embedded_outfits:stage=titles" + (",runlocal" if arg.runlocal else "")

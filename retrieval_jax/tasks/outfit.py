@@ -12,6 +12,7 @@ With both weights at 0 nothing unlabelled is read, and the run is the supervised
 transformer over the items of an outfit learns to score it as a whole, beside the distances of pairs.
 """
 
+import dataclasses
 import logging
 import pathlib
 
@@ -89,11 +90,14 @@ def examples(config, catalog, workdir):
         "products": np.where(there, products[np.maximum(chosen.rows, 0)], -1).astype(np.int32),
     }
     ids = [" + ".join(split.ids[int(row)] for row in rows[rows >= 0]) for rows in chosen.rows]
-    return Examples(columns, ids, _unlabelled(config, catalog, options, info)), info
+    return Examples(columns, ids, _unlabelled(config, catalog, options, info, np.unique(chosen.types[there]))), info
 
 
-def _unlabelled(config, catalog, options, info) -> dict[str, Examples]:
-    """Returns the unlabelled pictures with their types, {} where no loss reads them."""
+def _unlabelled(config, catalog, options, info, taught) -> dict[str, Examples]:
+    """Returns the unlabelled pictures of the types that outfits teach, with their types; {} where no loss reads them.
+
+    A picture of another type can stand for no item of an outfit, and nothing asks for vectors of its type.
+    """
     if not options["pseudo_weight"] and not options["consistency_weight"]:
         return {}
     found = parts.unlabelled(config, catalog)
@@ -107,8 +111,16 @@ def _unlabelled(config, catalog, options, info) -> dict[str, Examples]:
     products = sets.products_of(split, options["same_product"])
     if split.name != "train":  # numbers of two splits do not mean the same products
         products = -2 - products
-    return {"unlabelled": Examples({**plain.columns, "type": types, "product": products}, plain.ids,
-                                   batch_size=plain.batch_size)}  # fmt: skip
+    rows = np.flatnonzero(np.isin(types, taught))
+    if not len(rows):
+        raise InputError(
+            f"config.train.unlabelled.split: none of the {len(split):,} listings of {split.name} is of a type that the "
+            "outfits have: name a split with such listings, or set pseudo_weight and consistency_weight to 0"
+        )
+    _log.info("%s of %s unlabelled pictures are of a type that the outfits have", f"{len(rows):,}", f"{len(split):,}")
+    columns = {"image": dataclasses.replace(plain.columns["image"], rows=rows)}
+    columns |= {"type": types[rows], "product": products[rows]}
+    return {"unlabelled": Examples(columns, [plain.ids[int(row)] for row in rows], batch_size=plain.batch_size)}
 
 
 def columns(config, split, workdir=None) -> dict:

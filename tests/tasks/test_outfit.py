@@ -85,7 +85,11 @@ def test_a_smaller_share_of_labels_is_part_of_a_larger_one():
     for share in (0.2, 0.5, 1.0):
         made, info = outfit.examples(settings(labels=share), catalog, None)
         found[share] = set(made.ids)
-        assert len(made.beside["unlabelled"]) == 1500 and "middle=shoes" in info.label_names
+        free = made.beside["unlabelled"].columns
+        assert {info.label_names[kind] for kind in free["type"]} == {
+            f"middle={name}" for name in ("tops", "bottoms", "shoes", "bags")
+        }
+        assert len(free["image"]) == len(free["type"]) == len(made.beside["unlabelled"].ids) < 1500
     assert found[0.2] < found[0.5] < found[1.0]
     assert [len(one) for one in found.values()] == [2, 6, 12]  # of 24, half go together
 
