@@ -31,7 +31,7 @@ def get_config(arg=None):
         name="tf_efficientnet_lite0.in1k",
         path="",
         offline=False,
-        steps=300,
+        steps=200,
         seed=0,
     )
     arguments.choice("stage", arg.stage, ("outfits", "titles"))
@@ -39,11 +39,11 @@ def get_config(arg=None):
     config.data.image_size = (96, 96)
     config.data.kwargs.image_size = 96
     config.data.kwargs.products = True
-    config.data.kwargs.num_train = 600 if arg.runlocal else 8000
+    config.data.kwargs.num_train = 600 if arg.runlocal else 20_000
     config.data.kwargs.num_val = 400 if arg.runlocal else 3000
     config.data.kwargs.num_gallery = 1200 if arg.runlocal else 6000
     config.data.kwargs.num_query = 20 if arg.runlocal else 300
-    config.data.kwargs.num_outfits = 24 if arg.runlocal else 2000
+    config.data.kwargs.num_outfits = 24 if arg.runlocal else 8000
     if not arg.runlocal:  # a network from nothing does not learn to read the signs
         config.train.model.name, config.train.model.variant = "efficientnet", "lite0"
         config.train.model.kwargs = ConfigDict({"pool_stages": (2, 3), "pooling": "max"})  # a sign is small
@@ -54,8 +54,8 @@ def get_config(arg=None):
             config.train.model.pretrained.offline = arg.offline
         config.train.task_kwargs.loss = "softmax"
         config.train.learning_rate = 1.5e-3
-        config.train.epochs = 0.2 if arg.runlocal else 12.0
-        config.train.warmup_epochs = 0.1 if arg.runlocal else 0.5
+        config.train.epochs = 0.2 if arg.runlocal else 4.0
+        config.train.warmup_epochs = 0.1 if arg.runlocal else 0.2
         config.train.transforms = (
             ("random_resized_crop", {"scale": (0.8, 1.0)}),
             ("color_jitter", {"brightness": 0.15, "contrast": 0.15, "saturation": 0.15}),
