@@ -48,10 +48,15 @@ def get_config(arg=None):
     config.mine.threshold = 5
     outfits.task(config, arg, types="group", same_product="photo")
     outfits.epochs(config, arg, 384)  # about 55 % of 698 photos
-    config.train.model.pretrained.name = arg.name
-    config.train.model.pretrained.path = arg.path
-    config.train.model.pretrained.offline = arg.offline
-    config.train.model.kwargs = ConfigDict({"drop_path": 0.05})
+    if arg.runlocal:
+        config.train.epochs = 0.1
+    if arg.runlocal:
+        config.train.model.variant = "micro"
+    else:
+        config.train.model.pretrained.name = arg.name
+        config.train.model.pretrained.path = arg.path
+        config.train.model.pretrained.offline = arg.offline
+        config.train.model.kwargs = ConfigDict({"drop_path": 0.05})
     config.train.transforms = (
         ("resize", {}),
         ("flip", {}),

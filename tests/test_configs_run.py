@@ -105,9 +105,10 @@ def test_config_of_a_super_net_runs_in_seconds(choice, runs):
     assert (found["parameters"] < 60_000) == bool(choice)
 
 
-def test_config_of_outfits_runs_in_seconds(runs):
-    config = command_line.load_config(CONFIGS / "embedded_outfits.py", "runlocal")
-    folder = runs / workdir.default_name("embedded_outfits", "runlocal")
+@pytest.mark.parametrize("name", ["embedded_outfits", pytest.param("outfits_published", marks=pytest.mark.long)])
+def test_config_of_outfits_runs_in_seconds(name, runs):
+    config = command_line.load_config(CONFIGS / f"{name}.py", "runlocal")
+    folder = runs / workdir.default_name(name, "runlocal")
     run.run(config, folder, CONFIGS)
     logged = (folder / "metrics.jsonl").read_text()
     assert all(f'"{name}"' in logged for name in ("outfit_loss", "pseudo_loss", "consistency_loss"))

@@ -8,7 +8,8 @@
 
 The right answer of a blank is the one of the question's own set. Splits are train, val (valid) and gallery (test); an
 item that two splits show is a listing of each. Items of the same type are interchangeable: the type is
-`semantic_category`, as in the published code of type-aware embeddings.
+`semantic_category`, as in the published code of type-aware embeddings. A search needs queries, and none are published:
+the first item of every outfit of valid is one.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
@@ -101,9 +102,12 @@ def load_polyvore(
         found[split] = documents.read(folder / name, list[_Set], remedy=_REMEDY, most_bytes=2**31)
         items[split] = {f"{one['set_id']}_{item['index']}": f"{split}-{item['item_id']}"
                         for one in found[split] for item in one["items"]}  # fmt: skip
-        splits[split] = _listings(split, name, items[split], about)
+        splits[split] = _listings(split, name, items[split].values(), about)
     if not splits:
         raise InputError(f"{folder / version}: there is no train.json, valid.json or test.json; {_REMEDY}")
+    if "val" in splits:
+        first = [f"query-{one['items'][0]['item_id']}" for one in found["val"] if one["items"]]
+        splits["query"] = _listings("query", f"{version}/valid.json", first, about)
     for split, part in PARTS.items():
         if split in splits:
             _outfits(outfits, folder, version, part, found[split], items[split], split)
@@ -125,11 +129,11 @@ def load_polyvore(
     return dataclasses.replace(catalog, tables={**catalog.tables, **blanks})
 
 
-def _listings(split: str, name: str, items: Mapping[str, str], about: Mapping[str, Mapping]) -> rows_lib.Gathered:
+def _listings(split: str, name: str, items: Iterable[str], about: Mapping[str, Mapping]) -> rows_lib.Gathered:
     """Returns the items of a split, each once."""
     found = rows_lib.empty(split, "id", "image", "title", "category_0")
     found.files.append(name)
-    for number, item in enumerate(dict.fromkeys(items.values()), 1):
+    for number, item in enumerate(dict.fromkeys(items), 1):
         own = item.removeprefix(f"{split}-")
         facts = about.get(own, {})
         kind = str(facts.get("semantic_category") or "")

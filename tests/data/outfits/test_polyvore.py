@@ -51,6 +51,7 @@ def named(split, rows):
 def test_outfits_questions_and_blanks_are_the_published_ones(root):
     found = load(root)
     assert found.train.ids == [f"train-{item}" for item in "abcde"] and found.train.titles[0] == "a tops"
+    assert found.query.ids == ["query-a", "query-d"] and found.truth is None
     assert found.category_levels == ("category",)
     assert [found.category_names[0][row] for row in found.gallery.categories[:, 0]] == [
         TYPES[item[-1]] for item in found.gallery.ids
