@@ -16,11 +16,14 @@ from ml_collections import ConfigDict
 
 from retrieval_jax.settings import arguments, outfits, quickstart
 
+WEIGHTS = {"name": "tf_efficientnet_lite0.in1k", "path": "", "offline": False}
+
 
 def get_config(arg=None):
     """Returns the settings; `:labels=` per cent of the outfits, `losses=` all, labelled, pseudo or consistency,
-    `sets=true` for a model of whole outfits beside the pairs, `start=` the run to start from ("" for none), `steps=`
-    and `seed=` choose the training, `stage=titles` is what runs first, `:runlocal` runs for seconds."""
+    `sets=true` for a model of whole outfits beside the pairs, `start=` the run to start from ("" for none),
+    `name=`, `path=` and `offline=true` the public weights, `steps=` and `seed=` the training, `stage=titles` is what
+    runs first, `:runlocal` runs for seconds, from no weights."""
     arg = arguments.parse(
         arg,
         labels=100.0,
@@ -28,11 +31,9 @@ def get_config(arg=None):
         sets=False,
         start="titles",
         stage="outfits",
-        name="tf_efficientnet_lite0.in1k",
-        path="",
-        offline=False,
         steps=200,
         seed=0,
+        **WEIGHTS,
     )
     arguments.choice("stage", arg.stage, ("outfits", "titles"))
     config = quickstart.experiment("embedded_outfits", arg)
@@ -47,11 +48,9 @@ def get_config(arg=None):
     if not arg.runlocal:  # a network from nothing does not learn to read the signs
         config.train.model.name, config.train.model.variant = "efficientnet", "lite0"
         config.train.model.kwargs = ConfigDict({"pool_stages": (2, 3), "pooling": "max"})  # a sign is small
+        for key in WEIGHTS:  # in both stages, because pictures are normalised as the weights expect
+            config.train.model.pretrained[key] = arg[key]
     if arg.stage == "titles":
-        if not arg.runlocal:
-            config.train.model.pretrained.name = arg.name
-            config.train.model.pretrained.path = arg.path
-            config.train.model.pretrained.offline = arg.offline
         config.train.task_kwargs.loss = "softmax"
         config.train.learning_rate = 1.5e-3
         config.train.epochs = 0.2 if arg.runlocal else 4.0
@@ -73,7 +72,8 @@ def get_config(arg=None):
             config.train.unlabelled.batch_size = 64
     outfits.epochs(config, arg, config.data.kwargs.num_outfits // 2)  # every second one goes together
     if arg.start == "titles":
-        config.train.init_from = "embedded_outfits:stage=titles" + (",runlocal" if arg.runlocal else "")
+        given = [f"{key}={arg[key]}" for key, value in WEIGHTS.items() if arg[key] != value]
+        config.train.init_from = ",".join(["embedded_outfits:stage=titles", *given, *["runlocal"] * arg.runlocal])
     else:
         config.train.init_from = arg.start
     return config

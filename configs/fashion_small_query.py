@@ -20,10 +20,18 @@ from retrieval_jax.settings import arguments, compatible, fashion
 
 def get_config(arg=None):
     """Returns the settings; `:pictures=` is the run whose gallery is searched, `losses=` one of compatible.LOSSES,
-    `network=` narrow or same, `epochs=` (0: 6 for narrow, 8 for same) and `seed=` choose the training, `:runlocal`
-    trains for seconds only."""
+    `network=` narrow or same, `name=`, `path=` and `offline=true` the public weights that the gallery's network started
+    from, `epochs=` (0: 6 for narrow, 8 for same) and `seed=` the training, `:runlocal` trains for seconds only."""
     arg = arguments.parse(
-        arg, pictures="runs/fashion_pretrained", losses="contrast", network="narrow", epochs=0.0, seed=0
+        arg,
+        pictures="runs/fashion_pretrained",
+        losses="contrast",
+        network="narrow",
+        name="tf_efficientnet_lite0.in1k",
+        path="",
+        offline=False,
+        epochs=0.0,
+        seed=0,
     )
     config = fashion.experiment("fashion_small_query", arg)
     if arguments.choice("network", arg.network, ("narrow", "same")) == "narrow":
@@ -31,7 +39,7 @@ def get_config(arg=None):
         config.train.learning_rate = 3e-3
         config.train.transforms = (("random_resized_crop", {"scale": (0.8, 1.0)}), ("flip", {}))
     else:
-        compatible.same_network(config, arg.pictures)
+        compatible.same_network(config, arg)
         config.train.transforms = (("resize", {}), ("flip", {}))
     compatible.task(config, arg.pictures, arg.losses)
     if arg.network == "same":

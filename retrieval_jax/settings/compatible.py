@@ -55,17 +55,20 @@ def small_network(config: ConfigDict) -> None:
     )
 
 
-def same_network(config: ConfigDict, pictures: str) -> None:
+def same_network(config: ConfigDict, arg: ConfigDict) -> None:
     """Sets the network of fashion_pretrained, from the weights of such a run, for pictures of 56 x 40.
 
     Args:
       config: changed in place.
-      pictures: the run that is searched, a folder.
+      arg: parsed argument with `pictures`, the run that is searched, a folder, and `name`, `path` and `offline`, the
+        public weights that it started from: pictures are normalised as these expect.
     """
     config.data.image_size = (56, 40)
     kwargs = {"pool_stages": (2, 4, 7), "pool_bands": (3, 3, 1), "drop_path": 0.1}  # bands: as the gallery is embedded
-    config.train.model = ConfigDict({"name": "efficientnet", "variant": "lite0", "projection": 0, "kwargs": kwargs})
-    config.train.init_from = pictures
+    config.train.model.projection, config.train.model.kwargs = 0, ConfigDict(kwargs)
+    for key in ("name", "path", "offline"):
+        config.train.model.pretrained[key] = arg[key]
+    config.train.init_from = arg.pictures
     config.train.learning_rate = 1e-3
 
 
