@@ -10,6 +10,7 @@ import functools
 import importlib
 import io
 import json
+import os
 import pathlib
 import tempfile
 from typing import Any
@@ -26,9 +27,10 @@ from retrieval_jax.data.pictures import hand_made
 from retrieval_jax.data.pictures.sources import NoPictures
 from retrieval_jax.embeddings import evidence
 from retrieval_jax.errors import InputError
+from retrieval_jax.models import pixels
 from retrieval_jax.settings import sizes
 from retrieval_jax.tasks.parts import classifiers, vectors
-from retrieval_jax.training import memory, optim, sharding
+from retrieval_jax.training import checkpoints, memory, optim, sharding
 from retrieval_jax.views import host_size, with_views
 from retrieval_jax.workdir import preflight, provenance, sides
 from retrieval_jax.workdir.preflight import size_text
@@ -203,6 +205,38 @@ def check_coupled(settings, task) -> None:
             "rows of a batch with each other, and in parts would only see those of a part: set it to 1, and "
             "model.kwargs.remat=True or a larger mesh.fsdp to save memory"
         )
+
+
+def check_pixels(model, source) -> None:
+    """Checks that a network sees pictures as the one that it starts from did.
+
+    Args:
+      model: the block config.train.model.
+      source: work directory of the run that it starts from.
+
+    Raises:
+      InputError: they are normalised by other means and standard deviations; the message says how to mend it.
+    """
+    there = (checkpoints.meta(pathlib.Path(source) / "checkpoints").get("config") or {}).get("model") or {}
+    ours, theirs = (_pixels(one) for one in (model, there))
+    if ours != theirs:
+        name = (there.get("pretrained") or {}).get("name") or ""
+        raise InputError(
+            f"config.train.init_from: the network of {source} has learned from pictures normalised by the mean "
+            f"{theirs[0]} and the standard deviation {theirs[1]}, and this config gives it others, by {ours[0]} and "
+            f"{ours[1]}: set config.train.model.pretrained as in that run, whose name there is {name!r}"
+        )
+
+
+def _pixels(model) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Returns the mean and standard deviation that a network's pictures are normalised by."""
+    public = model.get("pretrained") or {}
+    if not public.get("name"):
+        return pixels.MEAN, pixels.STD
+    path = public.get("path") or ""
+    known = importlib.import_module("retrieval_jax.models.pretrained")  # file readers, only where weights are public
+    found = known.info(public["name"], path if path and os.path.exists(path) else None)
+    return tuple(found.mean), tuple(found.std)
 
 
 def check_embedding(config, folder, functions: dict) -> None:

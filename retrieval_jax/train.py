@@ -143,6 +143,8 @@ def _run(config, workdir, stop, watch) -> dict:
     if store.latest_step() is None:
         state = jax.jit(init, out_shardings=by_state)()
         source = workdirs.predecessor_folder(config, workdir)
+        if source is not None:
+            plans.check_pixels(settings.model, source)
         if task.warm_start is not None or source is not None:
             params, meta["warm_start"] = warm_start.put(jax.device_put(state["params"], replicated), task, source, info)
             for name in ("params", "ema"):  # a buffer each: the step donates both

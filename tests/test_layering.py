@@ -215,6 +215,7 @@ ROOMS = {
         "retrieval_jax.data",
         "retrieval_jax.embeddings.evidence",
         "retrieval_jax.inference",
+        "retrieval_jax.models.pixels",
         "retrieval_jax.models.pretrained",
         "retrieval_jax.settings",
         "retrieval_jax.tasks",

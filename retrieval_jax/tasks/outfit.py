@@ -60,7 +60,7 @@ def examples(config, catalog, workdir):
       workdir: not used: nothing is mined.
 
     Returns:
-      (Examples, DataInfo), whose labels are the types.
+      (Examples, DataInfo), whose labels are the types that items of outfits have.
 
     Raises:
       InputError: no outfits, no such field of types, or unlabelled losses without unlabelled pictures.
@@ -68,9 +68,15 @@ def examples(config, catalog, workdir):
     del workdir
     options, split = parts.options(config.train, OPTIONS), catalog.split("train")
     name = options["types"]
-    info = fields_lib.learned({name: fields_lib.read(split, name)}, options["min_count"], (), 0)
+    table = catalog.table("outfits", "train")
+    items = sets.worn(table)
+    if not len(items):
+        raise InputError(
+            "the table 'outfits' has no outfit of the train split that goes together: nothing to learn from"
+        )
+    info = fields_lib.learned({name: fields_lib.read(split, name).take(items)}, options["min_count"], (), 0)
     types, products = sets.types_of(split, name, info), sets.products_of(split, options["same_product"])
-    found = sets.of_table(catalog.table("outfits", "train"), types)
+    found = sets.of_table(table, types)
     good = found.good()
     chosen = sets.labelled(good, split.ids, options["labels"])
     if not len(chosen):
@@ -94,9 +100,9 @@ def examples(config, catalog, workdir):
 
 
 def _unlabelled(config, catalog, options, info, taught) -> dict[str, Examples]:
-    """Returns the unlabelled pictures of the types that outfits teach, with their types; {} where no loss reads them.
+    """Returns the unlabelled pictures of types in labelled outfits, and those types; {} where no loss reads them.
 
-    A picture of another type can stand for no item of an outfit, and nothing asks for vectors of its type.
+    A picture of another type can stand for no item of an outfit.
     """
     if not options["pseudo_weight"] and not options["consistency_weight"]:
         return {}

@@ -1,5 +1,7 @@
 """Outfits: without unlabelled losses the run is the supervised one bit for bit, and vectors are projected by type."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 
 from retrieval_jax import inference, train
 from retrieval_jax.data import loading
+from retrieval_jax.data.outfits import sets
 from retrieval_jax.errors import InputError
 from retrieval_jax.models import outfits as networks
 from retrieval_jax.settings import tasks as options
@@ -85,11 +88,13 @@ def test_a_smaller_share_of_labels_is_part_of_a_larger_one():
     for share in (0.2, 0.5, 1.0):
         made, info = outfit.examples(settings(labels=share), catalog, None)
         found[share] = set(made.ids)
+        assert info.label_names == ["middle=tops", "middle=bottoms", "middle=shoes", "middle=bags"]
         free = made.beside["unlabelled"].columns
-        assert {info.label_names[kind] for kind in free["type"]} == {
-            f"middle={name}" for name in ("tops", "bottoms", "shoes", "bags")
-        }
-        assert len(free["image"]) == len(free["type"]) == len(made.beside["unlabelled"].ids) < 1500
+        rows, train = free["image"].rows, catalog.split("train")
+        np.testing.assert_array_equal(rows, np.flatnonzero(sets.types_of(train, "middle", info) >= 0))
+        np.testing.assert_array_equal(free["type"], sets.types_of(train, "middle", info)[rows])
+        np.testing.assert_array_equal(free["product"], sets.products_of(train, "product")[rows])
+        assert made.beside["unlabelled"].ids == [train.ids[row] for row in rows] and 0 < len(rows) < 1500
     assert found[0.2] < found[0.5] < found[1.0]
     assert [len(one) for one in found.values()] == [2, 6, 12]  # of 24, half go together
 
@@ -100,6 +105,10 @@ def test_what_cannot_be_learned_is_refused():
         outfit.examples(settings(0), catalog, None)
     with pytest.raises(InputError, match="'midle' does not exist"):
         outfit.examples(settings(types="midle"), catalog, None)
+    table = catalog.table("outfits", "train")
+    none = dataclasses.replace(table, columns={**table.columns, "compatible": np.zeros(len(table), np.int32)})
+    with pytest.raises(InputError, match="no outfit of the train split that goes together"):
+        outfit.examples(settings(), dataclasses.replace(catalog, tables={"outfits/train": none}), None)
 
 
 def test_projections_are_those_of_each_type_and_start_as_the_identity():

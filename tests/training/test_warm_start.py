@@ -7,7 +7,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from retrieval_jax import workdir
+from retrieval_jax import plans, workdir
 from retrieval_jax.data import info as info_lib
 from retrieval_jax.data.info import DataInfo
 from retrieval_jax.errors import InputError
@@ -134,6 +134,18 @@ def test_an_earlier_run_overrides_public_weights(run):
     assert counts["tensors_taken"] == 9
     assert (params["heads_new"]["bias"] == 5.0).all() and (params["heads_titles"]["bias"][[1, 3]] == 5.0).all()
     jax.tree.map(np.testing.assert_array_equal, params["backbone"], network(OLD, 0)["backbone"])
+
+
+def test_a_run_that_saw_pictures_otherwise_is_refused(run, tmp_path):
+    plans.check_pixels({}, run)  # neither started from public weights
+    store = checkpoints.Checkpoints(tmp_path / "checkpoints")
+    lite = {"pretrained": {"name": "tf_efficientnet_lite0.in1k", "path": "moved/since.safetensors"}}
+    store.save(1, {"params": {"a": np.zeros(1)}, "ema": {"a": np.zeros(1)}}, {"config": {"model": lite}})
+    store.close()
+    plans.check_pixels({"pretrained": {"name": "tf_efficientnet_lite1.in1k", "path": ""}}, tmp_path)  # of one kind
+    for name in ("", "convnext_atto.d2_in1k"):
+        with pytest.raises(InputError, match="set config.train.model.pretrained as in that run.*tf_efficientnet_lite0"):
+            plans.check_pixels({"pretrained": {"name": name, "path": ""}}, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -135,6 +135,18 @@ def of_table(table: Table, types: np.ndarray) -> Outfits:
     return Outfits(rows[usable, :width], kinds[usable, :width], compatible[usable], int((~usable).sum()))
 
 
+def worn(table: Table) -> np.ndarray:
+    """Returns the listings of outfits that go together, int64 [n] rows of the split, ascending.
+
+    Args:
+      table: "outfits" of a `Catalog`.
+    """
+    rows = np.asarray(table.columns["listings"], np.int64)
+    every = Outfits(rows, rows, np.asarray(table.columns.get("compatible", np.full(len(rows), -1)), np.int32))
+    found = every.good().rows
+    return np.unique(found[found >= 0])
+
+
 def labelled(outfits: Outfits, ids: Sequence[str], share: float) -> Outfits:
     """Returns a share of the outfits, chosen by a hash of their listings: a smaller share is part of a larger one.
 
