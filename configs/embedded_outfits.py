@@ -32,7 +32,7 @@ def get_config(arg=None):
         sets=False,
         start="titles",
         stage="outfits",
-        steps=200,
+        steps=250,
         seed=0,
         **WEIGHTS,
     )
