@@ -49,9 +49,7 @@ def get_config(arg=None):
     outfits.task(config, arg, types="group", same_product="photo")
     outfits.epochs(config, arg, 384)  # about 55 % of 698 photos
     if arg.runlocal:
-        config.train.epochs = 0.1
-    if arg.runlocal:
-        config.train.model.variant = "micro"
+        config.train.epochs, config.train.model.variant = 0.1, "micro"
     else:
         config.train.model.pretrained.name = arg.name
         config.train.model.pretrained.path = arg.path

@@ -8,8 +8,8 @@
 
 The right answer of a blank is the one of the question's own set. Splits are train, val (valid) and gallery (test); an
 item that two splits show is a listing of each. Items of the same type are interchangeable: the type is
-`semantic_category`, as in the published code of type-aware embeddings. A search needs queries, and none are published:
-the first item of every outfit of valid is one.
+`semantic_category`, as in the published code of type-aware embeddings. The data set has no search queries; so that a
+run can embed and search, the first item of every valid outfit is one, without right answers.
 """
 
 from __future__ import annotations
