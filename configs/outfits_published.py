@@ -4,7 +4,7 @@
     ./launch/local.sh --config=configs/outfits_published.py:labels=5,losses=labelled,version=disjoint
     ./launch/local.sh --config=configs/outfits_published.py:runlocal    # seconds, on the embedded catalogue
 
-The losses, their weights, the margin, 256 outfits and 1,024 unlabelled pictures a step, Adam's rate of 5e-5 and ten
+The losses, their weights, the margin, 256 outfits and 1,024 unlabelled pictures per step, Adam's rate of 5e-5 and ten
 epochs are those of arXiv 2109.08052. Steps are those of ten epochs over all outfits, however few are labelled. Ours: a
 ConvNeXt-Tiny with public weights, its transforms, drop path, weight decay, schedule and moving average, and all items
 of the batch as negatives.
