@@ -1,7 +1,6 @@
 """Measures outfits: fill in the blank, compatibility, completion, with and without the unlabelled losses.
 
     run="python -m retrieval_jax.run --config=configs/embedded_outfits.py"
-    $run:stage=titles --workdir=runs/outfits/embedded_outfits-stage=titles       # path= a file of the weights
     $run:labels=5,losses=labelled,seed=0 --workdir=runs/outfits/labelled_5_0     # seeds 0, 1, 2; labels 5, 10, 100
     $run:labels=5,seed=0 --workdir=runs/outfits/all_5_0
     python benchmarks/outfits.py runs/outfits --claims

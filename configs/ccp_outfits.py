@@ -51,9 +51,7 @@ def get_config(arg=None):
     if arg.runlocal:
         config.train.epochs, config.train.model.variant = 0.1, "micro"
     else:
-        config.train.model.pretrained.name = arg.name
-        config.train.model.pretrained.path = arg.path
-        config.train.model.pretrained.offline = arg.offline
+        base.public_weights(config.train.model.pretrained, arg)
         config.train.model.kwargs = ConfigDict({"drop_path": 0.05})
     config.train.transforms = (
         ("resize", {}),

@@ -45,9 +45,7 @@ def get_config(arg=None):
     config.train.task_kwargs.types = "kind"
     config.train.task_kwargs.group = "photo"
     config.train.task_kwargs.boxes = 100
-    config.train.model.pretrained.name = arg.name
-    config.train.model.pretrained.path = arg.path
-    config.train.model.pretrained.offline = arg.offline
+    base.public_weights(config.train.model.pretrained, arg)
     config.train.model.kwargs = ConfigDict({"pool_stages": (2, 4, 6), "drop_path": 0.05})  # 24 x 16 cells first
     config.train.batch_size = 32
     config.train.epochs = 0.2 if arg.runlocal else arg.epochs

@@ -15,7 +15,7 @@ Expected: not measured yet (docs/outfits.md).
 
 from ml_collections import ConfigDict
 
-from retrieval_jax.settings import arguments, outfits, quickstart
+from retrieval_jax.settings import arguments, base, outfits, quickstart
 
 WEIGHTS = {"name": "tf_efficientnet_lite0.in1k", "path": "", "offline": False}
 
@@ -46,13 +46,13 @@ def get_config(arg=None):
     config.data.kwargs.num_gallery = 1200 if arg.runlocal else 6000
     config.data.kwargs.num_query = 20 if arg.runlocal else 300
     config.data.kwargs.num_outfits = 24 if arg.runlocal else 8000
-    config.train.seed = arg.seed
     if not arg.runlocal:  # a small network from scratch does not learn to read the logos
         config.train.model.name, config.train.model.variant = "efficientnet", "lite0"
         config.train.model.kwargs = ConfigDict({"pool_stages": (2, 3), "pooling": "max"})  # a logo is small
-        for key in WEIGHTS:  # in both stages, because pictures are normalised as the weights expect
-            config.train.model.pretrained[key] = arg[key]
+        # In both stages, because pictures are normalised as the weights expect.
+        base.public_weights(config.train.model.pretrained, arg)
     if arg.stage == "titles":
+        config.train.seed = arg.seed
         config.train.task_kwargs.loss = "softmax"
         config.train.learning_rate = 1.5e-3
         config.train.epochs = 0.2 if arg.runlocal else 4.0

@@ -15,7 +15,7 @@ Expected: published: 57.9 % of blanks filled and an AUC of .89 on Polyvore Outfi
 
 from ml_collections import ConfigDict
 
-from retrieval_jax.settings import arguments, outfits, quickstart
+from retrieval_jax.settings import arguments, base, outfits, quickstart
 
 OUTFITS = {"nondisjoint": 53_306, "disjoint": 16_995}  # of train, in the published files
 
@@ -52,8 +52,7 @@ def get_config(arg=None):
     config.data.source = "polyvore"
     config.data.kwargs = ConfigDict({"root": arg.root, "version": arg.version})
     config.data.image_size = (224, 224)
-    for key in ("name", "path", "offline"):
-        config.train.model.pretrained[key] = arg[key]
+    base.public_weights(config.train.model.pretrained, arg)
     config.train.model.kwargs = ConfigDict({"drop_path": 0.1})
     config.train.dtype = "bfloat16"
     config.train.num_threads = 16

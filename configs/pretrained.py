@@ -26,9 +26,7 @@ def get_config(arg=None):
     config = experiment("pretrained", arg)
     base.without_training(config)
     config.embed.models = ("histogram", "pretrained")
-    config.embed.pretrained.name = arg.name
-    config.embed.pretrained.path = arg.path
-    config.embed.pretrained.offline = arg.offline
+    base.public_weights(config.embed.pretrained, arg)
     config.embed.batch_size = 32
     config.embed.transforms = ()
     if arg.catalogue == "fashion":

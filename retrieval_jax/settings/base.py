@@ -250,6 +250,16 @@ def ensemble(config: ConfigDict, members: tuple[str, ...], *, runlocal: bool) ->
     config.search.steps = (("chosen", {}), ("ensemble", {}))
 
 
+def public_weights(block: ConfigDict, arg: ConfigDict) -> None:
+    """Sets which public weights a network has.
+
+    Args:
+      block: config.train.model.pretrained or config.embed.pretrained; changed in place.
+      arg: parsed argument with `name` (timm's), `path` of a file of them ("" for the hub) and `offline`.
+    """
+    block.name, block.path, block.offline = arg.name, arg.path, arg.offline
+
+
 def without_training(config: ConfigDict) -> None:
     """Removes mining and training from a config: it starts at embed, with public weights or colours alone."""
     _remove(config, "mine", "train")

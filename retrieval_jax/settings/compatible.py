@@ -4,7 +4,7 @@ another run."""
 from ml_collections import ConfigDict
 
 from retrieval_jax.errors import InputError
-from retrieval_jax.settings import arguments, tasks
+from retrieval_jax.settings import arguments, base, tasks
 
 # Which losses a network learns the gallery's space by: weights of the task `compatible`.
 LOSSES = {
@@ -66,8 +66,7 @@ def same_network(config: ConfigDict, arg: ConfigDict) -> None:
     config.data.image_size = (56, 40)
     kwargs = {"pool_stages": (2, 4, 7), "pool_bands": (3, 3, 1), "drop_path": 0.1}  # bands: as the gallery is embedded
     config.train.model.projection, config.train.model.kwargs = 0, ConfigDict(kwargs)
-    for key in ("name", "path", "offline"):
-        config.train.model.pretrained[key] = arg[key]
+    base.public_weights(config.train.model.pretrained, arg)
     config.train.init_from = arg.pictures
     config.train.learning_rate = 1e-3
 

@@ -42,9 +42,7 @@ def fine_tuned(config: ConfigDict, arg: ConfigDict, drop_path: float) -> None:
       drop_path: of the network.
     """
     config.data.image_size = (arg.height, 16 * round(arg.height * 3 / 4 / 16))
-    config.train.model.pretrained.name = arg.name
-    config.train.model.pretrained.path = arg.path
-    config.train.model.pretrained.offline = arg.offline
+    base.public_weights(config.train.model.pretrained, arg)
     # Maps at 1/8 and 1/16 of the picture's size keep what the head's discards.
     config.train.model.kwargs = ConfigDict({"pool_stages": (2, 4, 7), "drop_path": drop_path})
     # The heads start from nothing, the backbone from weights that mostly need a nudge.

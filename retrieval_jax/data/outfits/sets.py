@@ -129,10 +129,14 @@ def of_table(table: Table, types: np.ndarray) -> Outfits:
     order = np.argsort(kinds < 0, axis=1, kind="stable")  # what is left, first
     kinds = np.take_along_axis(kinds, order, 1)
     rows = np.where(kinds >= 0, np.take_along_axis(rows, order, 1), -1)
-    compatible = np.asarray(table.columns.get("compatible", np.full(len(rows), -1)), np.int32)
     usable = (kinds >= 0).sum(1) >= 2
     width = max(2, int((kinds >= 0).sum(1).max(initial=0)))
-    return Outfits(rows[usable, :width], kinds[usable, :width], compatible[usable], int((~usable).sum()))
+    return Outfits(rows[usable, :width], kinds[usable, :width], _compatible(table)[usable], int((~usable).sum()))
+
+
+def _compatible(table: Table) -> np.ndarray:
+    """Returns what a table says of its outfits, int32 [n]: 1, 0, or -1 where it does not say."""
+    return np.asarray(table.columns.get("compatible", np.full(len(table.columns["listings"]), -1)), np.int32)
 
 
 def worn(table: Table) -> np.ndarray:
@@ -142,8 +146,7 @@ def worn(table: Table) -> np.ndarray:
       table: "outfits" of a `Catalog`.
     """
     rows = np.asarray(table.columns["listings"], np.int64)
-    every = Outfits(rows, rows, np.asarray(table.columns.get("compatible", np.full(len(rows), -1)), np.int32))
-    found = every.good().rows
+    found = Outfits(rows, np.full_like(rows, -1), _compatible(table)).good().rows
     return np.unique(found[found >= 0])
 
 
