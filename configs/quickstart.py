@@ -2,7 +2,7 @@
 
     ./launch/local.sh --config=configs/quickstart.py
 
-Hardware: two CPU cores, under 5 minutes.
+Hardware: two CPU cores, about 7 minutes.
 Expected: 18.7 ± 1.4 % MAR@10 capped (cosine), 20.8 ± 1.5 % with the steps that the search chooses.
 """
 

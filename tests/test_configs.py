@@ -77,7 +77,7 @@ def test_the_list_of_experiments_has_them_all(capsys):
     configs.main(type("Given", (), {"name": None}))
     out = capsys.readouterr().out
     assert all(f"\n{file.stem}\n" in f"\n{out}" for file in FILES)
-    assert "quickstart\n    The embedded catalogue, end to end.\n    two CPU cores, under 5 minutes\n" in out
+    assert "quickstart\n    The embedded catalogue, end to end.\n    two CPU cores, about 7 minutes\n" in out
     assert "expected: 18.7 ± 1.4 % MAR@10 capped (cosine)" in out
     configs.main(type("Given", (), {"name": "fashion_best"}))
     assert "image-title contrast" in capsys.readouterr().out
