@@ -16,7 +16,7 @@ from retrieval_jax.settings import arguments, compatible, quickstart
 def get_config(arg=None):
     """Returns the settings; `:losses=` is one of compatible.LOSSES, `pictures=` another run whose gallery is searched,
     `seed=1` another seed, `:runlocal` runs for seconds."""
-    arg = arguments.parse(arg, pictures="", losses="all", seed=0)
+    arg = arguments.parse(arg, pictures="", losses="contrast", seed=0)
     config = quickstart.experiment("embedded_small_query", arg)
     config.train.seed = arg.seed
     compatible.small_network(config)

@@ -27,14 +27,14 @@ from typing import BinaryIO
 
 import numpy as np
 
-from retrieval_jax import arguments, index, paths
+from retrieval_jax import arguments, index, paths, workdir
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.embeddings.vectors import spread
 from retrieval_jax.errors import InputError, naming
 from retrieval_jax.files import atomic
 from retrieval_jax.postprocess import State, whitening
 from retrieval_jax.scoring.ranking import Ranking
-from retrieval_jax.workdir import provenance
+from retrieval_jax.workdir import provenance, sides
 
 EXACT = "exact"
 
@@ -244,22 +244,29 @@ def load(folder: pathlib.Path, model: str, count: int, whiten: bool) -> tuple[Em
 
     Args:
       folder: the work directory.
-      model: model whose embeddings to load; "" for the trained one, otherwise the public weights.
+      model: model whose embeddings to load, "trained" those of the two sides that the run's config chooses; "" for the
+        trained one, otherwise the public weights.
       count: number of queries, evenly spaced among all.
       whiten: applies the step `whitening`.
 
     Raises:
       InputError: there are no embeddings.
     """
-    there = sorted(path.parent.parent.name for path in folder.glob("embeddings/*/gallery/embeddings.json"))
-    model = model or next((name for name in ("trained", "pretrained", *there) if name in there), "trained")
+    chosen = dict.fromkeys(sides.SPLITS, sides.Side())
+    if (folder / "config.json").exists():  # the two sides of "trained" may be of two networks
+        chosen = sides.of(workdir.read_config(folder))
+    own = {split: side.folder for split, side in chosen.items()}
+    made = {path.parent.parent.name for path in folder.glob("embeddings/*/gallery/embeddings.json")}
+    there = sorted({sides.MODEL if name == own["gallery"] else name for name in made})
+    model = model or next((name for name in (sides.MODEL, "pretrained", *there) if name in there), sides.MODEL)
     if model not in there:
         raise InputError(
             f"no embeddings of {model!r} in {folder} (available: {', '.join(there) or 'none'}): make them with "
             f"`{paths.command('embed', '--config=...', f'--workdir={folder}')}`"
         )
+    folders = own if model == sides.MODEL else dict.fromkeys(sides.SPLITS, model)
     queries, gallery = (
-        Embeddings.load(folder / "embeddings" / model / split, verify=True) for split in ("query", "gallery")
+        Embeddings.load(folder / "embeddings" / folders[split] / split, verify=True) for split in sides.SPLITS
     )
     if queries.meta.get("space") != gallery.meta.get("space") or queries.dim != gallery.dim:
         raise InputError(

@@ -9,7 +9,10 @@ import pytest
 from retrieval_jax import index, propose_index
 from retrieval_jax.__main__ import main
 from retrieval_jax.embeddings import Embeddings
+from retrieval_jax.errors import InputError
 from retrieval_jax.scoring.ranking import Ranking
+from retrieval_jax.workdir import sides
+from tiny import tiny_config
 
 
 @pytest.fixture
@@ -94,6 +97,20 @@ def test_whitened_vectors_and_fewer_queries(run):
     assert len(queries) == 7 and len(gallery) == 2500
     covariance = np.cov(np.asarray(gallery.vectors[:], float), rowvar=False)
     assert np.abs(covariance * 16 - np.eye(16)).max() < 0.25  # unit length and white
+
+
+def test_the_sides_of_two_networks_are_those_that_the_run_searches(run):
+    (run / "embeddings" / "trained" / "gallery").rename(run / "gallery")
+    config = tiny_config()
+    config.search.gallery_from.run = "a/large"
+    (run / "config.json").write_text(config.to_json())
+    with pytest.raises(InputError, match=r"no embeddings of 'trained' in .* \(available: none\)"):
+        propose_index.load(run, "", 7, False)
+    there = run / "embeddings" / sides.of(config)["gallery"].folder / "gallery"
+    there.parent.mkdir()
+    (run / "gallery").rename(there)
+    queries, gallery = propose_index.load(run, "", 7, False)
+    assert len(queries) == 7 and gallery.ids[0] == "gallery0"
 
 
 def test_bad_input_is_one_message(run, capsys):

@@ -13,7 +13,7 @@ from retrieval_jax.embeddings import Embeddings, adapters, read_info
 from retrieval_jax.errors import InputError
 from retrieval_jax.models.backbones import convnext
 from retrieval_jax.settings import base
-from retrieval_jax.workdir import hashes, sides
+from retrieval_jax.workdir import freshness, hashes, sides
 from tiny import TINY, tiny_config
 
 
@@ -59,8 +59,14 @@ def test_an_old_gallery_is_searched_in_the_new_space(runs, tmp_path, capsys):
     assert found.meta["space"] == adapter.target != old.meta["space"] == adapter.source
     np.testing.assert_allclose(found.vectors[:], adapter.upgraded(old).vectors[:], rtol=1e-5)
     assert search.run(config, tmp_path / "run")["gallery"] == 40
+    (tmp_path / "run" / "config.json").write_text(config.to_json())
+    door.main(["compare", str(tmp_path / "run"), "--against", str(tmp_path / "run")])  # with what the upgrade costs
+    assert f"{tmp_path / 'run'}: upgrade: 25 of 40 listings embedded again (62 %)" in capsys.readouterr().out
+    before = freshness.Data(config, tmp_path / "run").of("embed")
     more = upgrade.run(runs / "old", runs / "new", out, rows=40)  # continues: only what is missing is embedded
     assert "15 of them were embedded now" in capsys.readouterr().out
+    changes = freshness.Data(config, tmp_path / "run").changes("embed", before)
+    assert changes == "the content of config.search.gallery_from.adapter changed"
     everything = more.upgraded(old)
     assert everything.meta["upgraded"] == {"adapted": 0, "renewed": 40}
     rows = [list(more.renewed.ids).index(name) for name in adapter.renewed.ids]

@@ -158,8 +158,14 @@ def _of_run(folder: pathlib.Path, config: dict) -> Networks:
         if attributes is None and "attributes" in functions and functions["attributes"].reads == ("image",):
             whole = "attributes_whole" if model is cropping else "attributes"
             attributes = functools.partial(_attributes, model, whole)
-    searched = query if chosen["gallery"].adapter else gallery  # whose vectors go through an adapter, into that space
-    space = searched.data_info.target_space or searched.space  # that of another run, where this one learned into it
+    # That of another run, where a network learned into it. Behind an adapter the gallery is in the queries' space.
+    space, embeds = (model.data_info.target_space or model.space for model in (query, gallery))
+    if space != embeds and not chosen["gallery"].adapter:
+        raise InputError(
+            f"{folder}: the queries are embedded into the space {space!r} ({chosen['query']}), and the gallery into "
+            f"{embeds!r} ({chosen['gallery']}), which cannot be compared: where one learned from the other, which was "
+            "trained again since, train it again too"
+        )
     side = sides.regions(config)
     if side.run and "query" in config["embed"]["regions"]["splits"]:
         finder = inference.load(side.workdir(folder))

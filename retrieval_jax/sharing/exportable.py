@@ -105,14 +105,14 @@ def with_pictures(model, pictures):
     """
     if pictures is None:
         return model
-    if "embed_image" in model.task.predict_fns:  # it reads pictures itself, and embeds into the other one's space
-        return dataclasses.replace(model, space=model.data_info.target_space)
     name = pictures.config.embed.predict_fn
     of_picture = inference.named(pictures.task.predict_fns, name)
     if of_picture.reads != ("image",):
         raise InputError(f"the network of {pictures.folder} reads {', '.join(of_picture.reads)}, not pictures alone")
     arguments, config = inference.test_arguments(pictures.config), model.config.copy_and_resolve_references()
     inference.check_learned(_space(of_picture, pictures, arguments["image_size"]), model.folder)
+    if "embed_image" in model.task.predict_fns:  # it reads pictures itself, and embeds into the other one's space
+        return dataclasses.replace(model, space=model.data_info.target_space)
 
     def reading(function):
         if "picture" not in function.reads:

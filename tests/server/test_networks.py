@@ -38,15 +38,17 @@ def edits(tmp_path, monkeypatch, little_compilation):
     return folder
 
 
-def test_the_gallery_of_another_checkpoint_is_refused_also_where_sides_differ(finished):
+def test_the_gallery_of_another_checkpoint_is_refused(finished):
     config = json.loads((finished / "config.json").read_text())
-    config["search"]["query_from"] = {"which": "params"}
     made = networks.load(finished, config)
     gallery = Embeddings.load(finished / "embeddings" / "trained" / "gallery")
     made.check(gallery, finished)
     other = dataclasses.replace(gallery, meta={**gallery.meta, "space": "another"})
     with pytest.raises(InputError, match="its gallery is in the space 'another'"):
         made.check(other, finished)
+    config["search"]["query_from"] = {"which": "params"}
+    with pytest.raises(InputError, match=r"the queries are embedded into the space .*params.* cannot be compared"):
+        networks.load(finished, config)
 
 
 @pytest.mark.long

@@ -7,13 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from retrieval_jax import embed, inference, mine, search, train
+from retrieval_jax import embed, inference, mine, propose_index, search, train, workdir
 from retrieval_jax.data import loading
 from retrieval_jax.embeddings import read_info
 from retrieval_jax.errors import InputError
 from retrieval_jax.losses import compatible as losses
 from retrieval_jax.losses import multilabel
 from retrieval_jax.models.backbones import convnext
+from retrieval_jax.server import networks
 from retrieval_jax.settings import tasks as options
 from retrieval_jax.sharing import exportable
 from retrieval_jax.tasks import compatible
@@ -87,6 +88,24 @@ def test_each_loss_is_off_by_0_and_adds_up_by_its_weight():
     )
     np.testing.assert_allclose(values["classifier_loss"], (titles + category).sum() / 7, rtol=1e-4)
     assert {"logits_loss", "contrast_loss"} < set(values)
+    unit = GALLERY / np.linalg.norm(GALLERY, axis=1, keepdims=True)
+    sharp = np.asarray(unit_query @ unit.T, np.float64)[where][:, where] / 0.07
+    alone = np.log(np.exp(sharp).sum(1)) - np.diag(sharp)
+    _, values, _ = lost(contrast_weight=1.0, contrast_temperature=0.07)
+    np.testing.assert_allclose(values["contrast_loss"], alone.mean(), rtol=1e-3)
+    loss, values, found = lost(regression_weight=3.0, regression="squared")
+    squared = losses.squared(found["embedding"], GALLERY, where=where).sum() / 7
+    np.testing.assert_allclose([values["regression_loss"], loss], [squared, 3 * squared], rtol=1e-4)
+    # Without a length of its own, a vector is read as long as the gallery network's.
+    _, values, _ = lost(classifier_weight=1.0)
+    scaled = unit_query * np.linalg.norm(GALLERY, axis=1, keepdims=True)
+    titles = multilabel.softmax_poly1(
+        scaled @ CLASSIFIERS["titles"]["kernel"] + CLASSIFIERS["titles"]["bias"],
+        batch["label_ids"],
+        batch["label_ids_mask"],
+        where=where,
+    )
+    np.testing.assert_allclose(values["classifier_loss"], (titles + category).sum() / 7, rtol=1e-4)
 
 
 def test_a_bank_has_other_pictures_vectors_and_never_ones_own():
@@ -193,10 +212,23 @@ def test_a_query_network_searches_the_gallery_of_another_run(tmp_path):
     found = [next((folder / "embeddings").glob(f"*/{split}/embeddings.json")).parent for split in ("query", "gallery")]
     assert {read_info(one)["meta"]["space"] for one in found} == {gallery.space}
     assert search.run(config, folder)["queries"] == 8
+    assert networks.load(folder, workdir.read_config(folder)).space == gallery.space
+    queries, listings = propose_index.load(folder, "", 4, False)
+    assert len(queries) == 4 and listings.meta["space"] == gallery.space
     with pytest.raises(InputError, match="has other labels than this run"):
         classifiers.load(folder, dataclasses.replace(info, vocabulary_hash="another"), 20)
     with pytest.raises(InputError, match=r"reads 20 numbers, and the vectors that are searched have 7 \(pool_bands"):
         classifiers.load(folder, info, 7)
+    again = pictures.with_name("again")  # the gallery's network, trained again since
+    pictures.rename(again)
+    other.train.seed += 1
+    mine.run(other, pictures)
+    train.run(other, pictures)
+    (pictures / "config.json").write_text(other.to_json())
+    with pytest.raises(InputError, match="the queries are embedded into the space .* trained again since"):
+        networks.load(folder, workdir.read_config(folder))
+    with pytest.raises(InputError, match="has learned with vectors in the space .* trained again since"):
+        exportable.with_pictures(query, inference.load(pictures))
     config.train.task_kwargs.pictures = ""
     with pytest.raises(InputError, match="task_kwargs.pictures is empty"):
         inference.examples(config, catalog, folder)
