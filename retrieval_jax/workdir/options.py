@@ -350,6 +350,11 @@ def _import_clicks(parser: argparse.ArgumentParser) -> None:
         help="names in flat logs: query, product, action, query_id, session, time, position; usual names are found",
     )
     parser.add_argument(
+        "--photos",
+        action="store_true",
+        help="searches were by photo: the log's queries are ids of the catalogue's photos",
+    )
+    parser.add_argument(
         "--searches", type=int, default=200, help="of a session; with more it is a robot's (default: %(default)s)"
     )
     parser.add_argument("--clicks", type=int, default=500, help="likewise (default: %(default)s)")
@@ -423,11 +428,12 @@ VERBS = {
         ),
     ),
     "import_clicks": Verb(
-        "reads a click log of typed queries, as tables of weighted clicks and held-out queries",
+        "reads a click log of typed queries, or of searches by photo, as tables of clicks",
         _import_clicks,
         (
             "log.ndjson.gz --config=shop/mine.py --out=shop/clicks",
             "clicks.csv --config=shop/mine.py --out=shop/clicks --columns product=sku query=words",
+            "photos.csv --config=shop/mine.py --out=shop/clicks --photos --columns query=photo",
         ),
     ),
     "prepare": Verb(

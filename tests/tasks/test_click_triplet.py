@@ -55,9 +55,9 @@ def value_of(task, batch):
     return jax.jit(value)
 
 
-@pytest.mark.parametrize("cut", ["crop", "mask"])
-def test_the_gradient_of_clicks_reaches_the_box(cut):
-    task, batch, _ = made(make_config(cut=cut, title_weight=0.0, area=0.0, margin=1.0))
+@pytest.mark.parametrize("kwargs", [{"cut": "crop"}, {"cut": "mask"}, {"softmax_weight": 0.0}])
+def test_the_gradient_of_clicks_reaches_the_box(kwargs):
+    task, batch, _ = made(make_config(title_weight=0.0, area=0.0, margin=1.0, **kwargs))
     y, x = np.meshgrid(np.linspace(0, 2, 16), np.linspace(0, 2, 16), indexing="ij")
     for name, turn in (("photo", 0.0), ("clicked", 0.7), ("unclicked", 1.4)):  # smooth, as the bilinear cut is not
         waves = [np.sin(y + row + turn) * np.cos(x * turn + row) for row in range(8)]
@@ -81,6 +81,16 @@ def test_the_gradient_of_clicks_reaches_the_box(cut):
     np.testing.assert_allclose(length, (found[0] - found[1]) / (2 * step), rtol=0.1)
 
 
+def test_edges_become_steeper_and_a_large_box_costs():
+    task, batch, _ = made(make_config(cut="mask", title_weight=0.0, area=0.0))
+    params = jax.jit(task.init)(jax.random.key(0), batch)
+    value = value_of(task, batch)
+    found = [float(value(params, step)) for step in (0, 2, 4, 9)]  # slope_steps is 4
+    assert len(set(found)) == 3 and found[2] == found[3]
+    costly, _, _ = made(make_config(cut="mask", title_weight=0.0, area=0.5))
+    np.testing.assert_allclose(value_of(costly, batch)(params, 9) - found[3], 0.5 * 0.9, rtol=1e-3)
+
+
 def test_clicks_wait_for_titles_and_padding_counts_nothing(tmp_path):
     config = make_config()
     mine.run(config, tmp_path)
@@ -92,8 +102,14 @@ def test_clicks_wait_for_titles_and_padding_counts_nothing(tmp_path):
     padded = {**batch, "_mask": batch["_mask"].at[7].set(False)}
     other = {**padded, "photo": padded["photo"].at[7].set(255), "clicked": padded["clicked"].at[7].set(9)}
     np.testing.assert_allclose(value_of(task, padded)(params), value_of(task, other)(params), rtol=1e-5)
-    gradient = jax.jit(jax.grad(value_of(task, batch)))(params)
+    of_step = jax.jit(jax.grad(value_of(task, batch)))
+    gradient = of_step(params, 5)
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient["heads_titles"]))
+    config.train.task_kwargs.area = 0.0
+    task, _, _ = made(config, tmp_path)
+    of_step = jax.jit(jax.grad(value_of(task, batch)))
+    assert not of_step(params, 0)["locate"]["heat"]["kernel"].any()  # the box stays where it is
+    assert of_step(params, 5)["locate"]["heat"]["kernel"].any()
 
 
 def test_what_is_never_a_negative():

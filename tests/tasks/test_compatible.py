@@ -7,13 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from retrieval_jax import embed, inference, mine, propose_index, search, train, workdir
+from retrieval_jax import embed, export, exported, inference, mine, propose_index, search, train, workdir
 from retrieval_jax.data import loading
 from retrieval_jax.embeddings import read_info
 from retrieval_jax.errors import InputError
 from retrieval_jax.losses import compatible as losses
 from retrieval_jax.losses import multilabel
 from retrieval_jax.models.backbones import convnext
+from retrieval_jax.postprocess import new_queries
 from retrieval_jax.server import networks
 from retrieval_jax.settings import tasks as options
 from retrieval_jax.sharing import exportable
@@ -190,7 +191,8 @@ def test_a_query_network_searches_the_gallery_of_another_run(tmp_path):
     )
     config.train.epochs, config.train.warmup_epochs = 0.5, 0.0
     config.train.model.kwargs.pool_stages = (1,)  # another width than the gallery network's
-    config.search.gallery_from.run, config.search.steps, config.embed.models = str(pictures), (), ("trained",)
+    config.search.gallery_from.run, config.embed.models = str(pictures), ("trained",)
+    config.search.steps = (("whitening", {}),)
     mine.run(config, folder)
     train.run(config, folder)
     (folder / "config.json").write_text(config.to_json())
@@ -215,6 +217,11 @@ def test_a_query_network_searches_the_gallery_of_another_run(tmp_path):
     assert networks.load(folder, workdir.read_config(folder)).space == gallery.space
     queries, listings = propose_index.load(folder, "", 4, False)
     assert len(queries) == 4 and listings.meta["space"] == gallery.space
+    about = export.run(folder, tmp_path / "phone", platforms=("cpu",), weights="int8", whitened=True)
+    assert about["space"] == gallery.space and about["sides"]["query"] == "embed"
+    seen = exported.load(tmp_path / "phone").embed(images, "embed_whitened")
+    wanted = new_queries.of_run(folder, workdir.read_config(folder))[0][-1].vectors(query.embed(images), "query")
+    assert np.abs(seen - wanted).max() < 0.05  # of unit vectors, by weights of eight bits
     with pytest.raises(InputError, match="has other labels than this run"):
         classifiers.load(folder, dataclasses.replace(info, vocabulary_hash="another"), 20)
     with pytest.raises(InputError, match=r"reads 20 numbers, and the vectors that are searched have 7 \(pool_bands"):

@@ -5,6 +5,7 @@ Rules, in this order; the first that applies counts, and records read = records 
     not by words alone        its query_id is that of a search by a picture or by listings
     unknown query             its query_id has no text anywhere in the log
     empty query               nothing is left of its text (`normalising.normalised`)
+    unknown photo             of a log of searches by photo: the catalogue has no photo of this id
     query too long            more than `normalising.LONGEST` characters: pasted, not typed
     duplicate event           the same event with the same time was logged before
     robot                     its session has too many searches or clicks, in all or within a minute (`Rules`)
@@ -18,6 +19,9 @@ Rules, in this order; the first that applies counts, and records read = records 
 A session whose clock goes backwards keeps its events, since no rule needs their order; how many is noted. Where all
 events are of one session, a session says nothing about shoppers: only the rule per minute applies.
 
+In a log of searches by photo, the query is the id of a photo of the catalogue, as it is, and nothing is counted: every
+search with a click is a page.
+
 A search is a query_id; without one, a session and a text; without a session, a row. Places count from 1; an application
 that logs a place 0 counts from 0, and all its places are raised by one. A judgement "wrong" changes no propensity.
 """
@@ -27,13 +31,13 @@ from __future__ import annotations
 import collections
 import dataclasses
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from retrieval_jax import arguments, brief
-from retrieval_jax.data.clicks import normalising, propensity, reading
+from retrieval_jax.data.clicks import counting, normalising, propensity, reading
 from retrieval_jax.data.clicks.reading import Event, Log
 from retrieval_jax.errors import InputError
 
@@ -69,49 +73,22 @@ class Rules:
 
 
 @dataclasses.dataclass
-class Clicked:
-    """A listing that was shown for a query.
-
-    Attributes:
-      shown: searches in which it was shown.
-      count: searches in which it was clicked.
-      corrected: clicks over the propensities of their places.
-      positions: where it was clicked, else shown; without unknown ones.
-      wrong: searches in which it was judged to be no result of the query.
-    """
-
-    shown: int = 0
-    count: int = 0
-    corrected: float = 0.0
-    positions: list[int] = dataclasses.field(default_factory=list)
-    wrong: int = 0
-
-    @property
-    def position(self) -> int:
-        """The middle place, from 1; -1 where it is unknown."""
-        return sorted(self.positions)[len(self.positions) // 2] if self.positions else -1
-
-    @property
-    def weight(self) -> float:
-        """log(1 + corrected clicks)."""
-        return round(math.log1p(self.corrected), 6)
-
-
-@dataclasses.dataclass
 class Clicks:
     """What a log says.
 
     Attributes:
-      queries: {normalised text: {id of a listing: `Clicked`}}.
+      queries: {normalised text: {id of a listing: `counting.Clicked`}}; {} for searches by photo.
       parts: {normalised text: "train", "val" or "query"}.
+      pages: of searches by photo, those with a click; None for typed queries.
       propensities: of places; None where no click has a place.
       counts: {"read": n, "used": {"queries", "impressions", "clicks", "wrong"}, "set_aside": {reason: n},
         "notes": {what: n}, "sessions", "searches"}; read = the sums of used and of set_aside.
       set_aside: dicts with file, row, id, reason and sentence, at most `reading.LISTED` of a reason.
     """
 
-    queries: dict[str, dict[str, Clicked]]
+    queries: dict[str, dict[str, counting.Clicked]]
     parts: dict[str, str]
+    pages: list[counting.Page] | None
     propensities: propensity.Propensities | None
     counts: dict[str, Any]
     set_aside: list[dict]
@@ -124,6 +101,7 @@ def load(
     ids: Mapping[str, str] | None = None,
     rules: Rules | None = None,
     *,
+    photos: Collection[str] | None = None,
     columns: Mapping[str, str] | None = None,
     clicks: Sequence[str] = reading.CLICKS,
     encoding: str = "utf-8",
@@ -134,6 +112,7 @@ def load(
       files: see `reading.read`.
       ids: {id of a listing: its split}; None takes every product as it is.
       rules: what is set aside; the defaults of `Rules` without.
+      photos: ids of the photos that were searched with, which the log has in the place of queries; None for typed ones.
       columns, clicks, encoding: see `reading.read`.
 
     Returns:
@@ -144,15 +123,20 @@ def load(
     """
     rules = rules or Rules()
     log = reading.read(files, columns, clicks, encoding)
-    searches = _Searches(log)
-    kept = _checked(log, searches, ids, rules)
+    searches = _Searches(log, normalising.normalised if photos is None else str.strip)
+    kept = _checked(log, searches, ids, photos, rules)
     shown = _shown(log, searches, kept, rules)
-    queries, propensities = _counted(shown)
+    queries, propensities, pages = {}, None, None
+    if photos is None:
+        queries, propensities = counting.counted(shown.of.values(), shown.wrong, shown.pages)
+    else:
+        pages = [page for page in shown.of.values() if any(clicked for _, clicked in page[1].values())]
     used = collections.Counter(event.kind for event in kept)
     used.subtract(shown.dropped)
     return Clicks(
         queries,
         {text: normalising.part_of(text, rules.val_share, rules.query_share) for text in queries},
+        pages,
         propensities,
         {
             "read": log.read,
@@ -174,7 +158,8 @@ def load(
 class _Searches:
     """Which search and query each event belongs to."""
 
-    def __init__(self, log: Log):
+    def __init__(self, log: Log, read: Callable[[str], str]):
+        self._read = read
         first: dict[str, str] = {}
         self._session: dict[str, str] = {}
         for wanted in (True, False):  # records of queries count before what events repeat of them
@@ -183,7 +168,7 @@ class _Searches:
                     first.setdefault(event.query_id, event.text)
                 if event.query_id and event.session and (event.kind != "query") == wanted:
                     self._session.setdefault(event.query_id, event.session)
-        self.texts = {name: normalising.normalised(text) for name, text in first.items()}
+        self.texts = {name: read(text) for name, text in first.items()}
         asked = {event.query_id for event in log.events if event.kind == "query"}
         self.wordless = asked - self.texts.keys()
         self._known: dict[str, str] = {}
@@ -203,7 +188,7 @@ class _Searches:
         if event.query_id:
             return self.texts.get(event.query_id)
         if event.text not in self._known:
-            self._known[event.text] = normalising.normalised(event.text)
+            self._known[event.text] = self._read(event.text)
         return self._known[event.text]
 
     def key(self, event: Event) -> Hashable:
@@ -217,7 +202,9 @@ class _Searches:
         return event.position + self._raised.get(event.log, 0) if event.position >= 0 else -1
 
 
-def _checked(log: Log, searches: _Searches, ids: Mapping[str, str] | None, rules: Rules) -> list[Event]:
+def _checked(
+    log: Log, searches: _Searches, ids: Mapping[str, str] | None, photos: Collection[str] | None, rules: Rules
+) -> list[Event]:
     """Sets aside what the rules up to "not in the catalogue" say; returns the other events."""
 
     def leave(event: Event, reason: str, sentence: str) -> None:
@@ -236,7 +223,9 @@ def _checked(log: Log, searches: _Searches, ids: Mapping[str, str] | None, rules
             leave(event, "unknown query", "its query_id has no text in this log; give the file with the queries too")
         elif not text:
             leave(event, "empty query", "nothing is left of its query without blanks and control characters")
-        elif len(text) > normalising.LONGEST:
+        elif photos is not None and text not in photos:
+            leave(event, "unknown photo", "no photo of the catalogue has the id that the log has as its query")
+        elif photos is None and len(text) > normalising.LONGEST:
             leave(event, "query too long", f"its query has {len(text):,} characters, at most {normalising.LONGEST}")
         elif (time is not None or event.query_id) and same in seen:
             leave(event, "duplicate event", "the same event was logged before, with the same time")
@@ -297,7 +286,7 @@ class _Shown:
     """{search: (text, {listing: [place, was clicked]})}; events dropped here, by kind; whether pages were logged;
     {(text, listing): searches in which it was judged wrong}."""
 
-    of: dict[Hashable, tuple[str, dict[str, list]]]
+    of: dict[Hashable, counting.Page]
     dropped: collections.Counter
     pages: bool
     wrong: collections.Counter
@@ -305,7 +294,7 @@ class _Shown:
 
 def _shown(log: Log, searches: _Searches, kept: Sequence[Event], rules: Rules) -> _Shown:
     """Puts impressions and clicks together by search; a listing counts once in each."""
-    of: dict[Hashable, tuple[str, dict[str, list]]] = {}
+    of: dict[Hashable, counting.Page] = {}
     dropped, repeats, wrong = (collections.Counter() for _ in range(3))
     judged: set[tuple] = set()
 
@@ -359,38 +348,3 @@ def _overruled(events: Sequence[Event], searches: _Searches) -> set[int]:
         found = -math.inf if math.isnan(event.time) else event.time, place, event.kind
         last[key] = max(found, last.get(key, found))
     return {place for place, event in judged if last[searches.key(event), event.product][2] != event.kind}
-
-
-def _counted(shown: _Shown) -> tuple[dict[str, dict[str, Clicked]], propensity.Propensities | None]:
-    """Adds up shows and clicks by query and listing, and corrects the clicks by the places where they happened."""
-    queries: dict[str, dict[str, Clicked]] = {}
-    pairs: dict[tuple[str, str], int] = {}
-    cells = []  # pair, place, clicked
-    for text, listings in shown.of.values():
-        own = queries.setdefault(text, {})
-        for product, (place, clicked) in listings.items():
-            one = own.setdefault(product, Clicked())
-            one.shown += 1
-            one.count += clicked
-            one.corrected += clicked
-            if place > 0:
-                cells.append((pairs.setdefault((text, product), len(pairs)), place, clicked))
-    for (text, product), count in shown.wrong.items():
-        queries[text].setdefault(product, Clicked()).wrong = count
-    table = np.array(cells, np.int64).reshape(-1, 3)
-    if not len(table):
-        return queries, None
-    if shown.pages:
-        found = propensity.estimate(table[:, 0], table[:, 1], np.ones(len(table)), table[:, 2])
-    else:  # clicks alone say nothing about what was shown and left alone
-        found = propensity.estimate(*(table[:0, column] for column in (0, 1, 2, 2)))
-    looks = found.of(table[:, 1]).tolist()
-    named = list(pairs)
-    for (number, place, clicked), look in zip(table.tolist(), looks, strict=True):
-        text, product = named[number]
-        one = queries[text][product]
-        if clicked:
-            one.corrected += 1 / look - 1
-        if clicked or not one.count:
-            one.positions.append(place)
-    return queries, found

@@ -317,6 +317,50 @@ def test_lines_that_are_no_records_are_set_aside(tmp_path):
         importing.load([cut])
 
 
+def test_searches_by_photo_become_pages_that_a_catalogue_reads(tmp_path, capsys):
+    for name, ids in (("gallery", "abcd"), ("photo", "xy"), ("train", "tu")):
+        lines = ["id,title", *(f"{one},a title" for one in ids)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(lines) + "\n")
+    kwargs = {
+        "root": str(tmp_path),
+        "files": {"train": "train.csv", "gallery": "gallery.csv", "photo": "photo.csv"},
+        "columns": {"image": "", "title": "title"},
+    }
+    config = tmp_path / "shop.py"
+    config.write_text(
+        "from retrieval_jax.settings import base\n\n\ndef get_config():\n    config = base.defaults()\n"
+        f"    config.data.source = 'table'\n    config.data.kwargs = {kwargs!r}\n    return config\n"
+    )
+    rows = [
+        *(("1", "x", name, "impression", place) for place, name in enumerate("dcba", 1)),
+        ("1", "x", "c", "click", 2),
+        ("1", "x", "t", "click", ""),  # a listing of train on the same page
+        ("2", "y", "a", "impression", 1),  # nothing was clicked
+        ("3", "z", "a", "click", 1),  # no photo has this id
+        ("4", "x", "b", "click", ""),
+        ("4", "x", "lost", "click", ""),
+    ]
+    lines = ["search_id,photo,sku,action,position", *(",".join(map(str, row)) for row in rows)]
+    (tmp_path / "log.csv").write_text("\n".join(lines) + "\n")
+    out, log = tmp_path / "clicks", str(tmp_path / "log.csv")
+    main(["import_clicks", log, f"--config={config}", f"--out={out}", "--photos", "--columns", "query=photo"])
+    printed = capsys.readouterr().out
+    assert "10 records = 8 used (0 queries, 5 impressions, 3 clicks, 0 judged wrong) + 2 set aside" in printed
+    assert "set aside, unknown photo: 1" in printed and "pages with a click: 2 gallery, 1 train" in printed
+    catalog = loading.load({"source": "table", "kwargs": {**kwargs, "tables": {"clicks": "clicks/clicks.jsonl"}}})
+    table = catalog.table("clicks", "gallery")
+    assert table.rows_of == {"photo": "photo", "clicked": "gallery", "unclicked": "gallery"}
+    ids = catalog.gallery.ids
+    found = [
+        (catalog.photo.ids[photo], *("".join(ids[row] for row in listed) for listed in page))
+        for photo, *page in zip(*(table.columns[name] for name in ("photo", "clicked", "unclicked")), strict=True)
+    ]
+    assert found == [("x", "c", "dba"), ("x", "b", "")]
+    assert [row.tolist() for row in table.columns["clicked_position"]] == [[2], [-1]]
+    assert [row.tolist() for row in table.columns["unclicked_position"]] == [[1, 3, 4], []]
+    assert [row.tolist() for row in catalog.table("clicks", "train").columns["clicked"]] == [[0]]
+
+
 def test_the_verb_prints_what_it_counted(tmp_path, capsys):
     (tmp_path / "gallery.csv").write_text("id,title\na,Red shoes\nb,Bag\n")
     config = tmp_path / "titles.py"
