@@ -5,8 +5,10 @@
     $run:located=false,seed=0 --workdir=runs/clicks/whole_0
     $run:clicks=false,located=false,seed=0 --workdir=runs/clicks/titles_0
     $run:located=false,wrong=0.2,seed=0 --workdir=runs/clicks/wrong_0
+    $run:clicks=false,seed=0 --workdir=runs/clicks/box_titles_0
     python benchmarks/clicks.py --located runs/clicks/located_? --whole runs/clicks/whole_? \\
-        --titles runs/clicks/titles_? --wrong runs/clicks/wrong_? --name=embedded --seed=1 --ccp=ccp --claims
+        --titles runs/clicks/titles_? --wrong runs/clicks/wrong_? --control runs/clicks/box_titles_? --name=embedded \\
+        --seed=1 --ccp=ccp --claims
 
 Reads trained runs and trains nothing; runs of one training seed are compared. Boxes are compared with the true ones
 of the queries: the learned box, the whole picture, and the centred box whose height and width are best on the selection
@@ -123,6 +125,7 @@ def main() -> None:
     for name, what in (
         ("located", "with the box and clicks"), ("whole", "with clicks, without the box"),
         ("titles", "with titles alone"), ("wrong", "with wrong clicks, without the box"),
+        ("control", "with the box and titles alone"),
     ):  # fmt: skip
         parser.add_argument(f"--{name}", nargs="+", default=[], type=pathlib.Path, required=name == "located",
                             help=f"runs {what}, one per seed")  # fmt: skip
@@ -134,7 +137,7 @@ def main() -> None:
     parser.add_argument("--claims", action="store_true", help="write claims.json")
     given = parser.parse_args()
     command, made = f"python benchmarks/clicks.py {' '.join(sys.argv[1:])}", []
-    models = {name: loaded(getattr(given, name)) for name in ("located", "whole", "titles", "wrong")}
+    models = {name: loaded(getattr(given, name)) for name in ("located", "whole", "titles", "wrong", "control")}
     config = next(iter(models["located"].values())).config
     with config.unlocked():
         if given.root:
@@ -157,6 +160,12 @@ def main() -> None:
         made.append(claim(f"clicks-box-{given.name}" + ("" if name == "whole" else "-centred"),
                           f"the box learned from clicks overlaps the true one more than {what} does, {given.name}",
                           f"mean IoU, {given.name}", learned, dict.fromkeys(learned, same), command))  # fmt: skip
+    without = {seed: overlap(predicted(model, catalog.query.images, "locate")["boxes"], true)[report]
+               for seed, model in models["control"].items() if seed in learned}  # fmt: skip
+    if without:
+        what = "the box learned from clicks and titles overlaps the true one more than from titles alone"
+        made.append(claim(f"clicks-box-{given.name}-titles", f"{what}, {given.name}", f"mean IoU, {given.name}",
+                          {seed: learned[seed] for seed in without}, without, command))  # fmt: skip
     if given.ccp:
         ccp(models["located"], given.ccp)
     scores = {name: {seed: searched(model, catalog)[report] for seed, model in each.items()}
