@@ -6,10 +6,15 @@
     done
     python benchmarks/nas.py runs/embedded_nas --flops=1.5e6 --alone runs/nas_alone/* --claims
 
+    # The networks that the searches printed, each trained alone as above, in runs/nas_winners/<choice>:
+    python benchmarks/nas.py runs/embedded_nas --flops=1.5e6 --alone runs/nas_alone/* --winners runs/nas_winners/* \\
+        --claims
+
 Both methods have the same budget, which every candidate uses at least three quarters of, and the same number of
 evaluations; searches differ in their seed. A search reads val alone (`retrieval_jax.nas`). Its best network is scored
 twice with the super-net's weights: the cross score on val, which it was chosen by, and M(q,g) of the catalogue's
-queries on the report half, which nothing was chosen by. Scores of searches are averaged per query, and differences are
+queries on the report half, which nothing was chosen by; with --winners also as it is trained alone and from scratch,
+which is what would be used. Scores of searches are averaged per query, and differences are
 paired (95 %).
 
 The networks of --draw are drawn from all that the super-net holds, by a seed of their own. Each is trained alone and
@@ -87,6 +92,9 @@ def main() -> None:
     parser.add_argument("--searches", type=int, default=3, help="of each method")
     parser.add_argument("--evaluations", type=int, default=64, help="of each search")
     parser.add_argument("--alone", nargs="*", default=(), type=pathlib.Path, help="work directories of small networks")
+    parser.add_argument(
+        "--winners", nargs="*", default=(), type=pathlib.Path, help="work directories of what the searches found, alone"
+    )
     parser.add_argument("--out", type=pathlib.Path, help="JSON file of all numbers")
     parser.add_argument("--claims", action="store_true", help="write into benchmarks/claims.json")
     args = parser.parse_args()
@@ -105,22 +113,30 @@ def main() -> None:
         for seed in range(args.searches):
             best = nas.run(args.folder, budget=budget, method=method, evaluations=args.evaluations, seed=seed)
             of_method.append({**best, **of_choice(best["choice"])})
-    report = {"val": slice(None), "queries": ~metrics.selection_half(judge.truth.query_ids)}
+    trained = {}
+    for folder in args.winners:
+        own = inference.load(folder)
+        trained[own.config.train.model.kwargs.choice] = judge(own, own.params)
+    for one in (one for of_method in found.values() for one in of_method if trained):
+        if one["choice"] not in trained:
+            raise SystemExit(f"--winners has no network {one['choice']}: train it alone, or give none")
+        one |= {f"{side} alone": value for side, value in trained[one["choice"]].items()}
+    half = ~metrics.selection_half(judge.truth.query_ids)
+    report = {"val": slice(None), "queries": half}
+    sides = {**report, "queries alone": half} if trained else report
     table = {"searches": {}, "difference": {}, "alone": [], "rank": {}}
     print(f"\n{args.searches} searches of {args.evaluations} evaluations, at most {args.flops / 1e6:g} MFLOP; percent")
     for method, of_method in found.items():
         rows = [
             {key: one[key] for key in ("choice", "flops", "score", "evaluations")}
-            | {side: float(np.nanmean(one[side][rows])) for side, rows in report.items()}
+            | {side: float(np.nanmean(one[side][rows])) for side, rows in sides.items()}
             for one in of_method
         ]
         table["searches"][method] = rows
         for row in rows:
-            print(
-                f"{method}: val {100 * row['val']:.2f}, M(q,g) {100 * row['queries']:.2f}, "
-                f"{row['flops'] / 1e6:.2f} MFLOP, {row['choice']}"
-            )
-    for side, rows in report.items():
+            print(f"{method}: {', '.join(f'{side} {100 * row[side]:.2f}' for side in sides)}, "
+                  f"{row['flops'] / 1e6:.2f} MFLOP, {row['choice']}")  # fmt: skip
+    for side, rows in sides.items():
         each = [np.mean([one[side][rows] for one in found[method]], axis=0) for method in ("random", "evolution")]
         apart = bootstrap.paired_bootstrap(*each)
         table["difference"][side] = [apart[key] for key in ("difference", "low", "high")]
@@ -129,10 +145,10 @@ def main() -> None:
     for folder in args.alone:
         own = inference.load(folder)
         choice = own.config.train.model.kwargs.choice
-        sides = {"alone": judge(own, own.params), "super-net": of_choice(choice)}
+        both = {"alone": judge(own, own.params), "super-net": of_choice(choice)}
         row = {"choice": choice, "flops": nas.operations(model, parse(choice))}
         row |= {
-            f"{who} {side}": float(np.nanmean(one[side][report[side]])) for who, one in sides.items() for side in report
+            f"{who} {side}": float(np.nanmean(one[side][report[side]])) for who, one in both.items() for side in report
         }
         table["alone"].append(row)
         print(", ".join(f"{key} {100 * value:.2f}" for key, value in row.items() if " " in key), end="; ")
@@ -154,16 +170,19 @@ def _claims(table: dict, command: str, args) -> list[dict]:
     shared, out = {"system": "compatible", "command": command}, []
     names = {
         "val": "the cross score on val that searches go by",
-        "queries": "M(q,g) of queries that no search has read",
+        "queries": "M(q,g) of queries that no search has read, with the super-net's weights",
+        "queries alone": "M(q,g) of queries that no search has read, trained alone",
     }
     for side, what in names.items():
+        if side not in table["difference"]:
+            continue
         values = [
             {str(seed): row[side] for seed, row in enumerate(table["searches"][method])}
             for method in ("evolution", "random")
         ]
         out.append(
             {
-                "id": f"compatible-nas-{side}",
+                "id": f"compatible-nas-{side.replace(' ', '-')}",
                 "statement": f"evolution finds better small networks than random search at equal operations and "
                 f"{args.evaluations} evaluations: {what}",
                 "metric": "share of the gallery network's first ten" if side == "val" else METRIC,
