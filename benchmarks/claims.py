@@ -27,8 +27,12 @@ def write(claims: list[dict], file: pathlib.Path = FILE) -> None:
     for claim in claims:
         claim = dict(claim)
         if not claim.get("holds") and "why" not in claim:
-            pairs = [f"{name}: {claim['value'][name]:g} against {claim['baseline'][name]:g}" for name in claim["value"]]
-            claim["why"] = ", ".join(pairs)
+            sides = {name: ", ".join(f"{seed}: {one:g}" for seed, one in claim[name].items()) for name in KEYS[4:6]}
+            if claim["value"].keys() == claim["baseline"].keys():
+                pairs = [f"{seed}: {one:g} against {claim['baseline'][seed]:g}" for seed, one in claim["value"].items()]
+                claim["why"] = ", ".join(pairs)
+            else:
+                claim["why"] = f"{sides['value']} against {sides['baseline']}"
         missing = [key for key in KEYS if key not in claim]
         if missing:
             raise ValueError(f"the claim {claim.get('id')!r} has no {', '.join(missing)}")

@@ -3,19 +3,20 @@
     run="python -m retrieval_jax.run --config=configs/embedded_outfits.py"
     $run:labels=5,losses=labelled,seed=0 --workdir=runs/outfits/labelled_5_0     # seeds 0, 1, 2; labels 5, 10, 100
     $run:labels=5,seed=0 --workdir=runs/outfits/all_5_0
-    python benchmarks/outfits.py runs/outfits --claims
+    python benchmarks/outfits.py runs/outfits --start=runs/embedded_outfits_titles --claims
 
     python benchmarks/outfits.py runs/ccp --name=ccp --root=data/ccp_outfits --claims
 
 Reads finished runs named <losses>_<labels>_<seed> in a folder and trains nothing; they need no embeddings. All scores
 are of the gallery's outfits, which nothing was chosen on (training and its evaluations see train and val). AUC and
-blanks follow the public protocol (`scoring.outfits`); scores of seeds are averaged before outfits are resampled (95 %),
-an outfit together with the one that was made of it. Beside them stand a random order; the distances of colours and
-edges (`colour_and_edges`), which have no training; the distances of vectors before the projection, of the runs with
-most labels; and, on the embedded catalogue, the rule itself. Completion takes an item out of every outfit that goes
-together and ranks the gallery's listings of its type: random, by how many other outfits a listing is in (popularity),
-by the nearest vectors, and by the run. Looks of four are completed by a run with most labels, with and without the
-limit on one colour.
+blanks follow the public protocol (`scoring.outfits`); scores of seeds are averaged, and intervals (95 %) know that
+outfits share products. Beside them stand a random order; distances without training: colours and edges
+(`colour_and_edges`), colours alone, and the mean colour of what differs from the ground, which is also what light does
+to a picture; the network that training starts from (--start); the vectors before the projection, of the runs with most
+labels; and, on the embedded catalogue, the rule itself, and what its two halves would score alone. Completion takes an
+item out of every outfit that goes together and ranks the gallery's listings of its type: random, by how many other
+outfits a listing is in (popularity), by the nearest vectors, and by the run. Looks of four are completed by a run with
+most labels, with and without the limit on one colour.
 """
 
 import argparse
@@ -37,7 +38,6 @@ from retrieval_jax.data.pictures import colour_and_edges  # noqa: E402
 from retrieval_jax.data.shop import shoppers  # noqa: E402
 from retrieval_jax.embeddings import Embeddings  # noqa: E402
 from retrieval_jax.index.attribute.looks import Looks  # noqa: E402
-from retrieval_jax.scoring import bootstrap  # noqa: E402
 from retrieval_jax.scoring import outfits as scores  # noqa: E402
 
 K = 10
@@ -74,6 +74,16 @@ class Judge:
         used = np.unique(np.concatenate([one[one >= 0] for one in every]))
         kinds = np.unique(self.types[used])
         self.rows = np.flatnonzero(np.isin(self.types, kinds))  # what may complete a look
+        asked = self.questions
+        self.members = {  # products of an outfit, or of a question and its answers; what shares one is not independent
+            "AUC": self.of_products(self.outfits.rows),
+            "FITB": self.of_products(np.concatenate([asked.rows, asked.answers], axis=1)),
+            f"recall@{K}": self.of_products(self.good.rows),
+        }
+
+    def of_products(self, rows: np.ndarray) -> np.ndarray:
+        """Returns the products of rows of listings; -1 where there is none."""
+        return np.where(rows >= 0, self.products[rows], -1)
 
     def score(self, vectors: np.ndarray) -> dict[str, np.ndarray]:
         """Returns the scores of vectors [listings of the split, D]: "together" [outfits], "fitb" and "rank" [n]."""
@@ -107,22 +117,22 @@ class Judge:
             out.append(np.argmax(self.products[order] == self.products[hidden]) + 1)
         return np.array(out)
 
-    def at_random(self) -> float:
-        """Returns the share of hidden items among K listings of their type drawn at random."""
+    def at_random(self) -> np.ndarray:
+        """Returns how often the hidden item [n] is among K listings of its type drawn at random."""
         found = []
         for hidden in self.hidden:
             alike = self.products[self.types == self.types[hidden]]
             same, count = int((alike == self.products[hidden]).sum()), len(alike)
             missed = np.prod([(count - same - i) / (count - i) for i in range(min(K, count))])
             found.append(1 - missed)
-        return float(np.mean(found))
+        return np.array(found)
 
-    def rule(self) -> dict[str, float]:
-        """Returns AUC and blanks of the embedded catalogue's own rule; {} elsewhere."""
+    def rule(self, read: tuple[str, ...]) -> dict[str, float]:
+        """Returns AUC and blanks of the embedded catalogue's own rule by "style", "colour" or both; {} elsewhere."""
         split = self.listings
         if not {"style", "colour"} <= set(split.columns):
             return {}
-        truth = {name: np.asarray(split.columns[name]) for name in ("style", "colour")}
+        truth = {name: np.asarray(split.columns[name]) * (name in read) for name in ("style", "colour")}
 
         def fits(rows):
             return shoppers.goes_together({name: column[rows] for name, column in truth.items()})
@@ -151,14 +161,26 @@ def embedded(model, judge: Judge, name: str) -> np.ndarray:
     return spread(made["embedding"], judge)
 
 
-def by_hand(model, judge: Judge) -> np.ndarray:
-    """Returns vectors of colours and edges, unit length."""
+def by_hand(model, judge: Judge) -> dict[str, np.ndarray]:
+    """Returns vectors that need no training: {name: [n, D]}."""
     batches = pipeline.eval_batches(
         {"image": Pictures(judge.listings.images)}, rows=judge.rows, transform=(("resize", {}),),
         image_size=tuple(model.config.data.image_size), batch_size=64,
     )  # fmt: skip
-    found = colour_and_edges.embed(np.concatenate([batch["image"][batch["_mask"]] for batch in batches]))
-    return spread(found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12), judge)
+    pictures = np.concatenate([batch["image"][batch["_mask"]] for batch in batches])
+    both = colour_and_edges.embed(pictures)
+    border = (
+        pictures[:, 0].mean(1) + pictures[:, -1].mean(1) + pictures[:, :, 0].mean(1) + pictures[:, :, -1].mean(1)
+    ) / 4
+    apart = np.abs(pictures - border[:, None, None]).max(-1) > 16
+    apart |= ~apart.any((1, 2), keepdims=True)
+    mean = np.stack([picture[there].mean(0) for picture, there in zip(pictures, apart, strict=True)])
+    found = {
+        "colours and edges": both / np.maximum(np.linalg.norm(both, axis=1, keepdims=True), 1e-12),
+        "colours": np.stack([colour_and_edges.colours(picture) for picture in pictures]),
+        "mean colour": mean / 255,
+    }
+    return {name: spread(vectors.astype(np.float32), judge) for name, vectors in found.items()}
 
 
 def spread(found: np.ndarray, judge: Judge) -> np.ndarray:
@@ -190,16 +212,19 @@ def looks_of(judge: Judge, vectors: np.ndarray, colours, most: int = 100) -> dic
 
 def difference(judge: Judge, first: list[dict], second: list[dict]) -> dict[str, tuple[float, float, float]]:
     """Returns {score: (difference, low, high)} of the second runs over the first, seeds averaged."""
-    labels = judge.outfits.compatible == 1
-    together = [np.stack([one["together"] for one in side]) for side in (first, second)]
-    blanks = bootstrap.paired_bootstrap(*(np.mean([one["fitb"] for one in side], axis=0) for side in (first, second)))
-    hits = bootstrap.paired_bootstrap(
-        *(np.mean([one["rank"] <= K for one in side], axis=0) for side in (first, second))
+
+    def of(side, value):
+        return np.stack([value(one) for one in side])
+
+    together, blanks, hits = (
+        [of(side, value) for side in (first, second)]
+        for value in (lambda one: one["together"], lambda one: one["fitb"], lambda one: one["rank"] <= K)
     )
+    labels = judge.outfits.compatible == 1
     return {
-        "AUC": scores.auc_difference(labels, *together, judge.groups),
-        "FITB": tuple(blanks[name] for name in ("difference", "low", "high")),
-        f"recall@{K}": tuple(hits[name] for name in ("difference", "low", "high")),
+        "AUC": scores.auc_difference(labels, *together, judge.members["AUC"]),
+        "FITB": scores.mean_difference(*blanks, judge.members["FITB"]),
+        f"recall@{K}": scores.mean_difference(*hits, judge.members[f"recall@{K}"]),
     }
 
 
@@ -210,6 +235,7 @@ def main() -> None:
     parser.add_argument("--split", default="gallery")
     parser.add_argument("--name", default="embedded", help="of the catalogue, for the claims")
     parser.add_argument("--root", default="", help="where the catalogue is now, if not where the runs say")
+    parser.add_argument("--start", type=pathlib.Path, help="the run that training started from, which saw no outfit")
     parser.add_argument("--out", type=pathlib.Path, help="JSON file to write")
     parser.add_argument("--claims", action="store_true", help="write claims.json")
     given = parser.parse_args()
@@ -231,7 +257,7 @@ def main() -> None:
                     model.config.data.kwargs["root"] = given.root
             if judge is None:
                 judge = Judge(model, given.split)
-                hand = judge.score(by_hand(model, judge))
+                hand = {name: judge.score(vectors) for name, vectors in by_hand(model, judge).items()}
             vectors = embedded(model, judge, "embed_item")
             found.setdefault(key, {})[seed] = judge.score(vectors)
             if key == best_key:
@@ -256,13 +282,24 @@ def main() -> None:
     print(f"{given.split}: {len(judge.outfits):,} outfits, {len(judge.questions):,} blanks, {len(judge.good):,} to "
           f"complete; {given.folder}\n| | AUC | FITB | recall@{K} |\n|---|---:|---:|---:|")  # fmt: skip
     chance = 1 / judge.questions.answers.shape[1]
-    print(f"| random | .500 | {chance:.3f} | {judge.at_random():.3f} |")
-    print(f"| popularity | | | {np.mean(judge.by_popularity() <= K):.3f} |")
-    fixed = {"colours and edges": {0: hand}, f"not projected ({best_key[0]}, {best_key[1]} %)": plain}
+    lucky, popular = judge.at_random(), (judge.by_popularity() <= K).astype(float)
+    print(f"| random | .500 | {chance:.3f} | {lucky.mean():.3f} |")
+    print(f"| popularity | | | {popular.mean():.3f} |")
+    fixed = {name: {0: one} for name, one in hand.items()}
+    if given.start:
+        model = inference.load(given.start)
+        fixed["before outfits"] = {0: judge.score(embedded(model, judge, model.config.embed.predict_fn))}
+    fixed[f"not projected ({best_key[0]}, {best_key[1]} %)"] = plain
     for name, seeds in fixed.items():
         print(f"| {name} | {' | '.join(row(seeds))} |")
-    if rule := judge.rule():
-        print(f"| the rule itself | {rule['auc']:.3f} | {rule['fitb']:.3f} | |")
+        result[name] = {metric: [value(one) for one in seeds.values()] for metric, value in values.items()}
+    result["random"] = {f"recall@{K}": [float(lucky.mean())]}
+    result["popularity"] = {f"recall@{K}": [float(popular.mean())]}
+    halves = {"the rule itself": ("style", "colour"), "styles alone": ("style",), "colours alone": ("colour",)}
+    for name, read in halves.items():
+        if rule := judge.rule(read):
+            print(f"| {name} | {rule['auc']:.3f} | {rule['fitb']:.3f} | |")
+            result[name] = rule
     for (losses, share), seeds in sorted(found.items(), key=lambda one: (one[0][1], one[0][0])):
         print(f"| {losses}, {share} % | {' | '.join(row(seeds))} |")
         result[f"{losses}_{share}"] = {name: [value(one) for one in seeds.values()] for name, value in values.items()}
@@ -278,6 +315,9 @@ def main() -> None:
             "difference": list(gain), "holds": bool(holds), "command": command,
         })  # fmt: skip
 
+    for (losses, share), seeds in found.items():
+        if (base := found.get(("labelled", share))) is not None and seeds.keys() != base.keys():
+            sys.exit(f"{losses}, {share} %, has the seeds {sorted(seeds)}, and labelled {sorted(base)}: give the same")
     shares = sorted({share for _, share in found})
     for share in shares:
         base = found.get(("labelled", share))
@@ -294,23 +334,54 @@ def main() -> None:
                         f"with {share} % of the outfits, training with {NAMED[losses]} is above labelled outfits only",
                         metric, found[losses, share], base, gain, gain[1] > 0,
                     )  # fmt: skip
+    if {("all", shares[0]), ("all", 100), ("labelled", shares[0]), ("labelled", 100)} <= found.keys():
+        few, many = (
+            np.mean([one["fitb"] for one in found["all", share].values()], axis=0)
+            - np.mean([one["fitb"] for one in found["labelled", share].values()], axis=0)
+            for share in (shares[0], 100)
+        )
+        gain = scores.mean_difference(many, few, judge.members["FITB"])
+        what = f"what the unlabelled losses add to labelled outfits is more at {shares[0]} % than at 100 %"
+        claim("gap", what, "FITB", found["all", shares[0]], found["labelled", shares[0]], gain, gain[1] > 0)
     if ("all", 10) in found and ("labelled", 100) in found:
         gain = difference(judge, list(found["labelled", 100].values()), list(found["all", 10].values()))["AUC"]
         what = f"with all losses, a tenth of the labels is within {NEAR} AUC of all labels without them"
         claim("tenth-of-labels", what, "AUC", found["all", 10], found["labelled", 100], gain, gain[0] >= -NEAR)
+    floor = max(hand, key=lambda name: values["AUC"](hand[name]))
+    for losses in ("labelled", "all"):
+        if (runs_of := found.get((losses, shares[-1]))) is None:
+            continue
+        over = difference(judge, [hand[floor]], list(runs_of.values()))
+        what = f"with {shares[-1]} % of the labels, distances are above those of {floor}, the best without training"
+        for metric in ("AUC", "FITB"):
+            claim(f"above-{losses}-{metric.lower()}", f"{what} ({losses})", metric, runs_of,
+                  dict.fromkeys(runs_of, hand[floor]), over[metric], over[metric][1] > 0)  # fmt: skip
     best = found[best_key]
-    if best_key[1] == 100:
-        of_hand = dict.fromkeys(best, hand)
-        over = difference(judge, [hand], list(best.values()))
-        claim("above-colours", "with all labels, distances are above those of colours and edges", "AUC", best, of_hand,
-              over["AUC"], over["AUC"][1] > 0)  # fmt: skip
-        if rule:
-            mean = np.mean([values["AUC"](one) for one in best.values()])
-            what = "the rule is recovered from all labels: AUC of at least .90"
-            claim("rule", what, "AUC", best, of_hand, over["AUC"], mean >= 0.9)
-        near = difference(judge, list(plain.values()), list(best.values()))
-        claim("completion", f"recall@{K} of completed looks is above the nearest vectors before the projection",
-              f"recall@{K}", best, plain, near[f"recall@{K}"], near[f"recall@{K}"][1] > 0)  # fmt: skip
+    if "styles alone" in result and best_key[1] == 100:
+        over = difference(judge, [hand[floor]], list(best.values()))["AUC"]
+        styles = result["styles alone"]["auc"]
+        what = f"with all labels, an AUC of at least .90; whoever reads styles alone has {styles:.3f}"
+        mean = np.mean([values["AUC"](one) for one in best.values()])
+        claim("auc", what, "AUC", best, dict.fromkeys(best, hand[floor]), over, mean >= 0.9)
+    metric = f"recall@{K}"
+    hits = np.mean([one["rank"] <= K for one in best.values()], axis=0)
+    nearest = fixed.get("before outfits", plain)
+    for name, other, what in (
+        ("random", lucky, "a random order"),
+        ("popularity", popular, "the most popular listings"),
+        ("nearest", np.mean([one["rank"] <= K for one in nearest.values()], axis=0), "the nearest without outfits"),
+    ):
+        gain = scores.mean_difference(other, hits, judge.members[metric])
+        shown = "{:+.3f} ({:+.3f} to {:+.3f})".format(*gain)
+        print(f"completion over {what}, {best_key[0]} {best_key[1]} %: {shown}")
+        made.append({
+            "id": f"outfits-completion-{name}-{given.name}", "system": "outfits",
+            "statement": f"looks are completed with what was worn more often than by {what}",
+            "metric": f"{metric}, {given.name}, {given.split}",
+            "value": {str(seed): values[metric](one) for seed, one in best.items()},
+            "baseline": {str(seed): float(other.mean()) for seed in best}, "difference": list(gain),
+            "holds": bool(gain[1] > 0), "command": command,
+        })  # fmt: skip
     colours = judge.listings.columns.get("colour")
     if colours is not None:
         names = np.array([*judge.listings.column_names["colour"], ""], object)

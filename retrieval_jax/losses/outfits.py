@@ -23,6 +23,7 @@ def hinges(
     *,
     margin: float = 0.4,
     where: jax.Array | None = None,
+    further: jax.Array | None = None,
 ) -> jax.Array:
     """Hinge of the distance to another item of the outfit above that to an item in its place, plus a margin.
 
@@ -36,6 +37,7 @@ def hinges(
       products: int [B, k], equal for listings of one product.
       margin: in distances, more than 0.
       where: bool [B], outfits to include; the others get 0 and are not used as negatives.
+      further: int [B, m], products that are no negatives of an outfit either.
 
     Returns:
       [B] losses: the mean over an outfit's triplets that violate the margin, 0 where none does.
@@ -52,7 +54,10 @@ def hinges(
     apart = distances(flat, flat).reshape(count, items, count * items)
     owner = jnp.repeat(jnp.arange(count), items)
     own = (products.reshape(-1) == products[:, :, None]) & there[:, :, None]  # [B, k, B k]
-    usable = real.reshape(-1) & (owner != jnp.arange(count)[:, None]) & ~own.any(axis=1)
+    own = own.any(axis=1)
+    if further is not None:
+        own |= (products.reshape(-1) == further[:, :, None]).any(axis=1)
+    usable = real.reshape(-1) & (owner != jnp.arange(count)[:, None]) & ~own
     total, violations = 0.0, 0.0
     for place in range(items):  # the positive's, one at a time to bound memory
         to_positive = jnp.take_along_axis(

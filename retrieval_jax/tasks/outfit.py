@@ -224,9 +224,9 @@ def make(config, info) -> Task:
                 own = batch["unlabelled_product"]
                 match, found = losses.nearest(vectors, types, products, free, kinds, own, exist)
                 found &= there
-                made = losses.hinges(
-                    free[match], types, found, jnp.where(found, own[match], -1), margin=margin, where=where
-                )
+                taken = jnp.where(found, own[match], -1)
+                labelled = jnp.where(there, products, -2)  # what the outfit itself has is no negative either
+                made = losses.hinges(free[match], types, found, taken, margin=margin, where=where, further=labelled)
                 values["pseudo_loss"] = made.sum() / rows
                 values["matched"] = found.sum() / jnp.maximum(there.sum(), 1)
                 ramp = jnp.clip((step + 1) / options["pseudo_ramp"], 0.0, 1.0) if options["pseudo_ramp"] else 1.0

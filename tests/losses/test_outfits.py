@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from retrieval_jax.losses import outfits
 
@@ -20,10 +21,11 @@ def apart(one, other):
     return float(np.linalg.norm(one - other))
 
 
-def test_hinges_equal_a_loop_over_triplets():
+@pytest.mark.parametrize("further", [None, RNG.integers(0, 12, (B, 2))])
+def test_hinges_equal_a_loop_over_triplets(further):
     expected = np.zeros(B)
     for b in range(B - 1):
-        own = {PRODUCTS[b, i] for i in range(K) if THERE[b, i]}
+        own = {PRODUCTS[b, i] for i in range(K) if THERE[b, i]} | set(() if further is None else further[b])
         found = []
         for i in range(K):
             for j in range(K):
@@ -37,7 +39,7 @@ def test_hinges_equal_a_loop_over_triplets():
                         found.append(max(0.0, 0.4 + near - far))
         found = [one for one in found if one > 0]
         expected[b] = np.mean(found) if found else 0
-    losses = outfits.hinges(jnp.asarray(VECTORS), TYPES, THERE, PRODUCTS, where=WHERE)
+    losses = outfits.hinges(jnp.asarray(VECTORS), TYPES, THERE, PRODUCTS, where=WHERE, further=further)
     np.testing.assert_allclose(losses, expected, rtol=1e-4)
     assert (expected > 0).any()
     gradient = jax.grad(lambda v: outfits.hinges(v, TYPES, THERE, PRODUCTS, where=WHERE).sum())(jnp.asarray(VECTORS))

@@ -87,13 +87,37 @@ def test_auc_equals_scikit_learns_with_ties_and_weights():
 def test_a_difference_in_auc_has_an_interval_that_holds_it():
     labels = np.arange(400) % 2 == 0
     good, better = (labels * gain + RNG.normal(size=(2, 400)) for gain in (0.5, 2.0))
-    difference, low, high = outfits.auc_difference(labels, good, better, np.arange(400) // 2, draws=200)
-    expected = np.mean([outfits.auc(labels, one) for one in better]) - np.mean(
-        [outfits.auc(labels, one) for one in good]
+    pairs = (np.arange(400) // 2)[:, None]
+    difference, low, high = outfits.auc_difference(labels, good, better, pairs)
+    first, second = (np.mean([outfits.auc(labels, one) for one in side]) for side in (good, better))
+    assert difference == pytest.approx(second - first) and 0 < low < difference < high
+    assert outfits.auc_difference(labels, good, good, pairs) == (0.0, 0.0, 0.0)
+    assert np.isnan(outfits.auc_difference(np.ones(3), np.zeros(3), np.zeros(3), pairs[:3])).all()
+    drawn = []  # as wide as a bootstrap of the pairs
+    for _ in range(400):
+        rows = (2 * RNG.integers(200, size=200)[:, None] + [0, 1]).ravel()
+        gains = [np.mean([outfits.auc(labels[rows], one[rows]) for one in side]) for side in (good, better)]
+        drawn.append(gains[1] - gains[0])
+    assert 3.92 * np.std(drawn) == pytest.approx(high - low, rel=0.15)
+
+
+def test_outfits_that_share_members_say_less():
+    gain = RNG.normal(0.3, 1, 100)
+    alone = outfits.mean_difference(np.zeros(100), gain, np.arange(100)[:, None])
+    assert alone[2] - alone[0] == pytest.approx(1.96 * gain.std() / 10)
+    members = np.stack([np.tile(np.arange(100), 9), np.full(900, -1)], 1)  # the same hundred, nine times
+    again = outfits.mean_difference(np.zeros(900), np.tile(gain, 9), members)
+    assert again == pytest.approx(alone)
+    shared = RNG.normal(size=(300, 12)).argsort(1)[:, :3]  # triples of twelve, each with a gain of its own
+    of_members = RNG.normal(size=(2000, 12))
+    means = of_members[:, shared].mean(-1).mean(-1)
+    widths = []
+    for one in of_members[:200]:
+        _, low, high = outfits.mean_difference(np.zeros(300), one[shared].mean(1), shared)
+        widths.append((high - low) / 3.92)
+    assert (
+        0.5 * means.std() < np.median(widths) < 1.5 * means.std() and np.std(of_members[0][shared]) / 17 < means.std()
     )
-    assert difference == pytest.approx(expected) and 0 < low < difference < high
-    same = outfits.auc_difference(labels, good, good, draws=20)
-    assert same == (0.0, 0.0, 0.0)
 
 
 def test_ranks_equal_a_plain_loop_and_ties_go_by_id():

@@ -48,7 +48,11 @@ def test_both_weights_0_are_the_supervised_run_bit_for_bit(tmp_path):
     without = {"pseudo_weight": 0.0, "consistency_weight": 0.0}
     config = settings(**without)
     config.train.evaluations, config.train.eval_every_epochs = (("outfits", {}),), 1.0
-    for name, one in (("zero", config), ("supervised", settings(0, **without)), ("both", settings(set_weight=1.0))):
+    for name, one in (
+        ("zero", config),
+        ("supervised", settings(0, **without)),
+        ("both", settings(set_weight=1.0, pseudo_ramp=3)),
+    ):
         train.run(one, tmp_path / name)
     jax.tree.map(np.testing.assert_array_equal, params(tmp_path / "zero"), params(tmp_path / "supervised"))
     assert [line["loss"] for line in logged(tmp_path / "zero") if "loss" in line] == [
@@ -58,7 +62,11 @@ def test_both_weights_0_are_the_supervised_run_bit_for_bit(tmp_path):
     assert 0 <= last["outfits/auc"] <= 1 and 0 <= last["outfits/fitb"] <= 1
     lines = [line for line in logged(tmp_path / "both") if "loss" in line]
     assert {"outfit_loss", "consistency_loss", "pseudo_loss", "set_loss", "matched"} <= lines[-1].keys()
-    assert lines[-1]["matched"] > 0.2 and all(np.isfinite(line["loss"]) for line in lines)
+    for line in lines:
+        ramp = np.exp(-5 * (1 - min(line["step"] / 3, 1)) ** 2)
+        parts = line["outfit_loss"] + line["set_loss"] + 0.1 * line["consistency_loss"] + ramp * line["pseudo_loss"]
+        np.testing.assert_allclose(line["loss"], parts, rtol=1e-4)
+    assert len(lines) == 3 and lines[-1]["matched"] > 0.2 and all(np.isfinite(line["loss"]) for line in lines)
     kernel = params(tmp_path / "both")["head_types"]["kernel"]
     assert np.abs(kernel - np.eye(kernel.shape[1])).max() > 1e-4  # learned, from the identity
 
@@ -134,3 +142,18 @@ def test_changes_keep_or_change_colour_and_shape():
     assert not recoloured(near).any() and (np.abs(area(near) - 1) < 0.3).all()
     other_colour, other_shape = recoloured(far), area(far) > 1.3
     assert (other_colour ^ other_shape).all() and other_colour.any() and other_shape.any()
+
+
+@pytest.mark.parametrize(
+    "product, ground, hue", [((150, 105, 105), (250, 250, 250), True), ((90, 90, 90), (230, 150, 60), False)]
+)
+def test_the_colour_of_the_product_decides_and_not_that_of_its_ground(product, ground, hue):
+    images = np.zeros((24, 32, 32, 3), np.float32) + np.array(ground, np.float32)
+    images[:, 11:21, 11:21] = product
+    far = np.asarray(jax.jit(changes.changed)(jnp.asarray(images), jax.random.key(0)))
+    seen = far[:, 16, 16]
+    other = np.abs(seen - product).max(1) > 10  # in colour; the rest is stretched
+    assert 4 < other.sum() < 20
+    light = np.abs(seen.mean(1) - np.mean(product)) > 25
+    np.testing.assert_array_equal(light, other & (not hue))  # a hue that turns leaves the mean of the channels
+    np.testing.assert_allclose(far[other, 0, 0], np.broadcast_to(ground, (other.sum(), 3)), atol=3)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma of red, green, blue
-_COLOURED = 24.0  # of 255, mean difference of the channels from which on a picture counts as coloured
+_COLOURED = 24.0  # of 255, mean difference of the channels from which on a product counts as coloured
 
 
 def kept(images: jax.Array, rng: jax.Array) -> jax.Array:
@@ -32,8 +32,8 @@ def kept(images: jax.Array, rng: jax.Array) -> jax.Array:
 def changed(images: jax.Array, rng: jax.Array) -> jax.Array:
     """Changes the colour of every second picture and the shape of the others.
 
-    Colours turn around the grey axis by a sixth to a half of the circle; what is grey has no hue, and becomes darker or
-    lighter by a third to a half. Shapes are stretched by 1.5 to 2 in height or width.
+    Colours turn around the grey axis by a sixth to a half of the circle; a product that is grey has no hue, and becomes
+    darker or lighter by a third to a half, it and not its ground. Shapes are stretched by 1.5 to 2 in height or width.
 
     Args:
       images: [B, H, W, 3], values 0..255.
@@ -51,10 +51,16 @@ def changed(images: jax.Array, rng: jax.Array) -> jax.Array:
     matrix = jnp.stack([same, before, after, after, same, before, before, after, same], -1).reshape(-1, 3, 3)
     turned = jnp.einsum("bhwc,bdc->bhwd", images, matrix)
     strength = jax.random.uniform(light, (count, 1, 1, 1), minval=1 / 3, maxval=1 / 2)
-    bright = ((images @ jnp.asarray(_GREY)).mean((1, 2)) > 127.5)[:, None, None, None]
+    product, middle = _product(images)
+    weight = middle * (product + 0.02)  # of a product as light as its ground only the middle is known
+
+    def of_product(values):
+        return ((weight * values).sum((1, 2)) / weight.sum((1, 2)))[:, None, None, None]
+
+    bright = of_product(images @ jnp.asarray(_GREY)) > 127.5
     shaded = jnp.where(bright, images * (1 - strength), images + strength * (255 - images))
-    colour = images.max(-1) - images.min(-1)
-    coloured = (colour.mean((1, 2)) > _COLOURED)[:, None, None, None]
+    shaded = images + jnp.maximum(product, middle)[..., None] * (shaded - images)
+    coloured = of_product(images.max(-1) - images.min(-1)) > _COLOURED
     recoloured = jnp.where(coloured, turned, shaded)
     factor = 1.5 + 0.5 * jax.random.uniform(stretch, (count,))
     tall = jax.random.bernoulli(long, 0.5, (count,))
@@ -62,6 +68,21 @@ def changed(images: jax.Array, rng: jax.Array) -> jax.Array:
     stretched = _moved(images, zoom, jnp.zeros((count, 2)))
     by_colour = jax.random.bernoulli(which, 0.5, (count,))[:, None, None, None]
     return jnp.clip(jnp.where(by_colour, recoloured, stretched), 0, 255)
+
+
+def _product(images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns how much each pixel [B, H, W] looks like the product, by its distance from the border's mean colour, and
+    how near [1, H, W] it is to the middle; both from 0 to 1."""
+    apart = jnp.abs(images - _border(images)[:, None, None]).max(-1)
+    y, x = (jnp.linspace(-1, 1, side) for side in images.shape[1:3])
+    middle = jnp.exp(-2 * (y[:, None] ** 2 + x**2))[None]
+    return jnp.clip((apart - 16) / 32, 0, 1), middle
+
+
+def _border(images: jax.Array) -> jax.Array:
+    """Returns the mean colour [..., C] of the four sides of pictures [..., H, W, C]."""
+    top, bottom = images[..., 0, :, :].mean(-2), images[..., -1, :, :].mean(-2)
+    return (top + bottom + images[..., :, 0, :].mean(-2) + images[..., :, -1, :].mean(-2)) / 4
 
 
 def _moved(images: jax.Array, zoom: jax.Array, shift: jax.Array) -> jax.Array:
@@ -75,7 +96,6 @@ def _moved(images: jax.Array, zoom: jax.Array, shift: jax.Array) -> jax.Array:
         )
         found = jax.image.scale_and_translate(image, image.shape, (0, 1), factor, corner, "linear", antialias=False)
         # What comes into view from outside has the mean colour of the border, not black.
-        border = (image[0].mean(0) + image[-1].mean(0) + image[:, 0].mean(0) + image[:, -1].mean(0)) / 4
-        return found + (1 - jnp.clip(weight, 0, 1)) * border
+        return found + (1 - jnp.clip(weight, 0, 1)) * _border(image)
 
     return jax.vmap(one)(images, zoom, shift)
