@@ -6,8 +6,8 @@
 
 Pieces go together that have one style and colours that match. The style shows in the brand's logo, which cannot be read
 in pictures of fewer than 96 pixels, nor by a small network from scratch: public ImageNet weights (Lite0) learn the
-titles first, which name brands and styles (`stage=titles`, one run for all seeds), then outfits. The system that this follows (arXiv 2109.08052)
-reports, on Polyvore, 57.9 % of blanks filled and an AUC of .89.
+titles first, which name brands and styles (`stage=titles`, one run for all seeds), then outfits. The system that this
+follows (arXiv 2109.08052) reports, on Polyvore, 57.9 % of blanks filled and an AUC of .89.
 
 Hardware: two CPU cores, not timed yet.
 Expected: not measured yet (docs/outfits.md).

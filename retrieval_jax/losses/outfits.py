@@ -37,7 +37,7 @@ def hinges(
       products: int [B, k], equal for listings of one product.
       margin: in distances, more than 0.
       where: bool [B], outfits to include; the others get 0 and are not used as negatives.
-      further: int [B, m], products that are no negatives of an outfit either.
+      further: int [B, m], more products that are never negatives of an outfit.
 
     Returns:
       [B] losses: the mean over an outfit's triplets that violate the margin, 0 where none does.

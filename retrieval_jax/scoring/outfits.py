@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import scipy.sparse
 
 from retrieval_jax import arguments
 from retrieval_jax.errors import InputError
@@ -185,13 +184,18 @@ def _placements(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
 def _interval(value: float, parts: np.ndarray, members: np.ndarray) -> tuple[float, float, float]:
     """Returns a sum and its 95 % interval, by the deviations [n] of its terms and what each has as members."""
     members = arguments.array(members, "members", "outfits", (len(parts), "m"))
+    count = len(parts)
     owner, place = np.nonzero(members >= 0)
-    kinds, kind = np.unique(members[owner, place], return_inverse=True)
-    has = scipy.sparse.csr_matrix((np.ones(len(kind)), (owner, kind)), shape=(len(parts), len(kinds)))
-    near = has @ has.T
-    near.setdiag(1)
-    near.data[:] = 1
-    variance = max(float(parts @ (near @ parts)), float(parts @ parts))  # never below that of independent terms
+    order = np.argsort(members[owner, place], kind="stable")
+    starts = np.flatnonzero(np.diff(members[owner, place][order])) + 1
+    rows = [
+        np.arange(count),
+        *map(np.unique, np.split(owner[order], starts)),
+    ]  # those of each member; first, each itself
+    pairs = [rows[0] * (count + 1), *((one[:, None] * count + one).ravel() for one in rows[1:])]
+    first, second = np.divmod(np.unique(np.concatenate(pairs)), max(count, 1))
+    # Never below that of independent terms.
+    variance = max(float((parts[first] * parts[second]).sum()), float(parts @ parts))
     return value, value - 1.96 * variance**0.5, value + 1.96 * variance**0.5
 
 

@@ -225,7 +225,7 @@ def make(config, info) -> Task:
                 match, found = losses.nearest(vectors, types, products, free, kinds, own, exist)
                 found &= there
                 taken = jnp.where(found, own[match], -1)
-                labelled = jnp.where(there, products, -2)  # what the outfit itself has is no negative either
+                labelled = jnp.where(there, products, -2)  # never a negative, as what the outfit has
                 made = losses.hinges(free[match], types, found, taken, margin=margin, where=where, further=labelled)
                 values["pseudo_loss"] = made.sum() / rows
                 values["matched"] = found.sum() / jnp.maximum(there.sum(), 1)
