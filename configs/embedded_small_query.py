@@ -6,8 +6,9 @@
 The quickstart runs first where it has not run yet; its network stays as it is. The query network reads pictures of half
 the size.
 
-Hardware: two CPU cores, not measured yet.
-Expected: not measured yet.
+Hardware: one core of a shared CPU, 8 minutes after the quickstart.
+Expected: M(q,g) 8.7 % MAR@10 capped by the plain cosine (seed 0; 95 %: 6.7 to 10.7), where the quickstart's network
+has 18.7.
 """
 
 from retrieval_jax.settings import arguments, compatible, quickstart
