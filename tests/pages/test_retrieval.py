@@ -1,9 +1,12 @@
 """Numbers behind the report's sections of what is found, against plain loops."""
 
+import base64
+
+import cv2
 import numpy as np
 import pytest
 
-from retrieval_jax.pages import retrieval
+from retrieval_jax.pages import retrieval, rows
 from retrieval_jax.scoring.ranking import Ranking, Truth
 
 
@@ -73,3 +76,15 @@ def test_only_the_worst_of_many_slices_are_shown():
     assert "s11: 11.0 % (1.0 to 21.0), 50 queries" in section.body
     assert "s12" not in section.body and "tiny" not in section.body and "By single" not in section.body
     assert retrieval.slice_section(None, "mar@10") == []
+
+
+def test_a_box_is_drawn_where_it_is():
+    grey, box = np.full((100, 200, 3), 128, np.uint8), np.array([0.2, 0.1, 0.8, 0.6])
+    plain, framed = (
+        cv2.imdecode(np.frombuffer(base64.b64decode(rows.data_uri(grey, 200, 95, one).split(",")[1]), np.uint8), 1)
+        for one in (None, box)
+    )
+    drawn = np.abs(framed.astype(int) - plain).max(-1) > 60
+    y, x = np.nonzero(drawn)
+    assert [y.min(), y.max(), x.min(), x.max()] == pytest.approx([20, 79, 20, 119], abs=2)
+    assert not drawn[30:70, 30:110].any()
