@@ -432,7 +432,6 @@ VERBS = {
         _import_clicks,
         (
             "log.ndjson.gz --config=shop/mine.py --out=shop/clicks",
-            "clicks.csv --config=shop/mine.py --out=shop/clicks --columns product=sku query=words",
             "photos.csv --config=shop/mine.py --out=shop/clicks --photos --columns query=photo",
         ),
     ),
