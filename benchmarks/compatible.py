@@ -274,7 +274,7 @@ def _claims(table: dict, gallery: dict, chance: dict, command: str) -> list[dict
         name = chosen(of)
         row, share = learned[name], learned[name]["flops"] / gallery[of]
         if share > SHARE:
-            continue  # no network is so small
+            continue  # no network is that small
         lost = row["M(g,g) - M(q,g)"]
         out.append(
             {

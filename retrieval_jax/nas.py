@@ -11,9 +11,10 @@ of the catalogue is read. The budget is in operations (`Architecture.operations`
 or in measured milliseconds per picture on this machine. Of a budget of operations, candidates use at least the share
 LEAST, by either method, so that searches are compared at equal operations.
 
-Methods: "evolution" breeds candidates from the best PARENTS so far, by mutation and crossover, after FIRST random ones;
-"random" draws all of them. Every candidate is a line of <out>/candidates.jsonl; a search that was stopped reads it and
-goes on, with the same result, and more --evaluations continue it. <out>/best.json is the best one.
+Methods: "random", the default, draws all candidates; "evolution" breeds them from the best PARENTS so far, by mutation
+and crossover, after FIRST random ones, and so finds what the super-net overrates (docs/small_query.md). Every candidate
+is a line of <out>/candidates.jsonl; a search that was stopped reads it and goes on, with the same result, and more
+--evaluations continue it. <out>/best.json is the best one.
 
 Source: Duggal et al., "Compatibility-aware Heterogeneous Visual Search" (CMP-NAS), arXiv 2105.06047; the evolution is
 that of Guo et al., "Single Path One-Shot Neural Architecture Search", arXiv 1904.00420, one candidate at a time.
@@ -252,7 +253,7 @@ class Budget:
 
 
 def run(
-    folder, out=None, *, budget: Budget, method: str = "evolution", evaluations: int = 64, seed: int = 0
+    folder, out=None, *, budget: Budget, method: str = "random", evaluations: int = 64, seed: int = 0
 ) -> dict[str, Any]:
     """Searches the small networks of a super-net, or goes on with a search that was stopped.
 

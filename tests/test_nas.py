@@ -103,7 +103,17 @@ def test_operations_are_those_of_the_traced_query(runs, monkeypatch):
 
 def test_a_search_that_is_stopped_goes_on_as_if_it_had_not_been(runs, tmp_path, monkeypatch, capsys):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    door.main(["nas", str(runs / "small"), f"--flops={BUDGET.flops}", "--evaluations=22", "--seed=3", f"--out={whole}"])
+    door.main(
+        [
+            "nas",
+            str(runs / "small"),
+            f"--flops={BUDGET.flops}",
+            "--evaluations=22",
+            "--seed=3",
+            "--method=evolution",
+            f"--out={whole}",
+        ]
+    )
     said = capsys.readouterr().out
     best, found = json.loads((whole / "best.json").read_text()), lines(whole)
     assert re.search(r"22 candidates, 22 of them scored now", said) and f"choice={best['choice']}" in said
@@ -121,7 +131,7 @@ def test_a_search_that_is_stopped_goes_on_as_if_it_had_not_been(runs, tmp_path, 
         return scores(*arguments)
 
     monkeypatch.setattr(nas, "cross_scores", killed)
-    asked = {"budget": BUDGET, "seed": 3}
+    asked = {"budget": BUDGET, "seed": 3, "method": "evolution"}
     with pytest.raises(KeyboardInterrupt):
         nas.run(runs / "small", stopped, evaluations=22, **asked)
     assert len(lines(stopped)) == 18 and not (stopped / "best.json").exists()

@@ -191,10 +191,10 @@ def _interval(value: float, parts: np.ndarray, members: np.ndarray) -> tuple[flo
     rows = [
         np.arange(count),
         *map(np.unique, np.split(owner[order], starts)),
-    ]  # those of each member; first, each itself
+    ]
     pairs = [rows[0] * (count + 1), *((one[:, None] * count + one).ravel() for one in rows[1:])]
     first, second = np.divmod(np.unique(np.concatenate(pairs)), max(count, 1))
-    # Never below that of independent terms.
+    # The estimate may be negative, and is too small where few members are in most terms; never below independent terms.
     variance = max(float((parts[first] * parts[second]).sum()), float(parts @ parts))
     return value, value - 1.96 * variance**0.5, value + 1.96 * variance**0.5
 

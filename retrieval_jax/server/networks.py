@@ -163,8 +163,8 @@ def _of_run(folder: pathlib.Path, config: dict) -> Networks:
     if space != embeds and not chosen["gallery"].adapter:
         raise InputError(
             f"{folder}: the queries are embedded into the space {space!r} ({chosen['query']}), and the gallery into "
-            f"{embeds!r} ({chosen['gallery']}), which cannot be compared: where one learned from the other, which was "
-            "trained again since, train it again too"
+            f"{embeds!r} ({chosen['gallery']}), which cannot be compared: if one learned from the other, which was "
+            "trained again since, train it again; else set config.search.query_from and gallery_from to one checkpoint"
         )
     side = sides.regions(config)
     if side.run and "query" in config["embed"]["regions"]["splits"]:

@@ -89,7 +89,7 @@ def click_triplet() -> ConfigDict:
     return _locked(
         _title_options(),
         {
-            "located": True,  # look for the product first: a box, learned without one
+            "located": True,  # look for the product first: a box, learned without true ones
             "cut": "crop",  # what is done with the box: "crop" enlarges it, "mask" fades out what is around it
             "slopes": (8.0, 40.0),  # of the mask's edges, first and last; a quarter is their rise per picture's side
             "slope_steps": 400,  # steps from the first to the last

@@ -97,8 +97,8 @@ def with_pictures(model, pictures):
       pictures: that of the run whose vectors it learned with; None where it learned with no other.
 
     Returns:
-      One with the parameters of both networks, whose "embed_image" is that of the other run; `model` itself without it,
-      or where it has a network of pictures of its own.
+      One with the parameters of both networks, whose "embed_image" is that of the other run; `model` itself without it;
+      where it reads pictures itself, `model` with the other one's space.
 
     Raises:
       InputError: the other network reads more than a picture, or was trained again since this one learned with it.
@@ -107,11 +107,12 @@ def with_pictures(model, pictures):
         return model
     name = pictures.config.embed.predict_fn
     of_picture = inference.named(pictures.task.predict_fns, name)
-    if of_picture.reads != ("image",):
+    reads_itself = "embed_image" in model.task.predict_fns
+    if of_picture.reads != ("image",) and not reads_itself:
         raise InputError(f"the network of {pictures.folder} reads {', '.join(of_picture.reads)}, not pictures alone")
     arguments, config = inference.test_arguments(pictures.config), model.config.copy_and_resolve_references()
     inference.check_learned(_space(of_picture, pictures, arguments["image_size"]), model.folder)
-    if "embed_image" in model.task.predict_fns:  # it reads pictures itself, and embeds into the other one's space
+    if reads_itself:  # and embeds into the other one's space
         return dataclasses.replace(model, space=model.data_info.target_space)
 
     def reading(function):

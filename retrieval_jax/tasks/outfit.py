@@ -225,8 +225,8 @@ def make(config, info) -> Task:
                 match, found = losses.nearest(vectors, types, products, free, kinds, own, exist)
                 found &= there
                 taken = jnp.where(found, own[match], -1)
-                labelled = jnp.where(there, products, -2)  # never a negative, as what the outfit has
-                made = losses.hinges(free[match], types, found, taken, margin=margin, where=where, further=labelled)
+                # What the outfit itself has is never a negative of what was made of it.
+                made = losses.hinges(free[match], types, found, taken, margin=margin, where=where, further=products)
                 values["pseudo_loss"] = made.sum() / rows
                 values["matched"] = found.sum() / jnp.maximum(there.sum(), 1)
                 ramp = jnp.clip((step + 1) / options["pseudo_ramp"], 0.0, 1.0) if options["pseudo_ramp"] else 1.0

@@ -147,8 +147,8 @@ def _nas(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ms", type=float, default=0.0, help="instead: measured milliseconds of a picture, at most")
     parser.add_argument(
         "--method",
-        choices=("evolution", "random"),
-        default="evolution",
+        choices=("random", "evolution"),
+        default="random",
         help="how candidates are found (default: %(default)s)",
     )
     parser.add_argument(

@@ -31,6 +31,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import math
+import sys
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from typing import Any
 
@@ -122,6 +123,8 @@ def load(
       InputError: see `reading.read`.
     """
     rules = rules or Rules()
+    if photos is not None:  # pages are kept as they are, and a click that is left out would become an unclicked listing
+        rules = dataclasses.replace(rules, repeats=sys.maxsize)
     log = reading.read(files, columns, clicks, encoding)
     searches = _Searches(log, normalising.normalised if photos is None else str.strip)
     kept = _checked(log, searches, ids, photos, rules)
@@ -217,7 +220,9 @@ def _checked(
         same = (event.kind, searches.key(event), event.session, event.product, event.position, time, text)
         if text is None and event.query_id in searches.wordless:
             leave(
-                event, "not by words alone", "its search was by a picture or by listings; only typed queries are read"
+                event,
+                "not by words alone",
+                "its search was by a picture or by listings, and the log has no text for it",
             )
         elif text is None:
             leave(event, "unknown query", "its query_id has no text in this log; give the file with the queries too")

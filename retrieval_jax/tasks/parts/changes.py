@@ -59,7 +59,8 @@ def changed(images: jax.Array, rng: jax.Array) -> jax.Array:
 
     bright = of_product(images @ jnp.asarray(_GREY)) > 127.5
     shaded = jnp.where(bright, images * (1 - strength), images + strength * (255 - images))
-    shaded = images + jnp.maximum(product, middle)[..., None] * (shaded - images)
+    seen = product.mean((1, 2), keepdims=True) > 0.02  # else it is as light as its ground
+    shaded = images + jnp.where(seen, product, middle)[..., None] * (shaded - images)
     coloured = of_product(images.max(-1) - images.min(-1)) > _COLOURED
     recoloured = jnp.where(coloured, turned, shaded)
     factor = 1.5 + 0.5 * jax.random.uniform(stretch, (count,))
