@@ -82,7 +82,7 @@ class Judge:
         }
 
     def of_products(self, rows: np.ndarray) -> np.ndarray:
-        """Returns the products of rows of listings; -1 where there is none."""
+        """Returns the product of each listing, by its row; -1 for an empty place."""
         return np.where(rows >= 0, self.products[rows], -1)
 
     def score(self, vectors: np.ndarray) -> dict[str, np.ndarray]:
@@ -242,6 +242,9 @@ def main() -> None:
             runs[losses, int(rest[0])][int(rest[1])] = path
     if not runs:
         sys.exit(f"{given.folder} has no run named <losses>_<labels>_<seed>, such as all_5_0")
+    for (losses, share), seeds in runs.items():
+        if (base := runs.get(("labelled", share))) is not None and seeds.keys() != base.keys():
+            sys.exit(f"{losses}, {share} %, has the seeds {sorted(seeds)}, and labelled {sorted(base)}: give the same")
     # The runs with most labels, of labelled outfits alone if there are any: also their vectors before the projection.
     best_key = max(runs, key=lambda key: (key[1], key[0] == "labelled", key[0]))
     judge, found, plain, last = None, {}, {}, None
@@ -311,9 +314,6 @@ def main() -> None:
             "difference": list(gain), "holds": bool(holds), "command": command,
         })  # fmt: skip
 
-    for (losses, share), seeds in found.items():
-        if (base := found.get(("labelled", share))) is not None and seeds.keys() != base.keys():
-            sys.exit(f"{losses}, {share} %, has the seeds {sorted(seeds)}, and labelled {sorted(base)}: give the same")
     shares = sorted({share for _, share in found})
     for share in shares:
         base = found.get(("labelled", share))
