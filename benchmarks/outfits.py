@@ -95,6 +95,7 @@ class Judge:
             self.hidden,
             vectors,
             self.types,
+            own=good,
             products=self.products,
             ids=list(self.listings.ids),
         )
@@ -112,7 +113,7 @@ class Judge:
         for rows, hidden in zip(self.left, self.hidden, strict=True):
             own = count.copy()
             own[[*rows[rows >= 0], hidden]] -= 1
-            alike = np.flatnonzero(self.types == self.types[hidden])
+            alike = np.setdiff1d(np.flatnonzero(self.types == self.types[hidden]), rows)
             order = alike[np.lexsort((place[alike], -own[alike]))]
             out.append(np.argmax(self.products[order] == self.products[hidden]) + 1)
         return np.array(out)
@@ -120,8 +121,8 @@ class Judge:
     def at_random(self) -> np.ndarray:
         """Returns how often the hidden item [n] is among K listings of its type drawn at random."""
         found = []
-        for hidden in self.hidden:
-            alike = self.products[self.types == self.types[hidden]]
+        for rows, hidden in zip(self.left, self.hidden, strict=True):
+            alike = self.products[np.setdiff1d(np.flatnonzero(self.types == self.types[hidden]), rows)]
             same, count = int((alike == self.products[hidden]).sum()), len(alike)
             missed = np.prod([(count - same - i) / (count - i) for i in range(min(K, count))])
             found.append(1 - missed)
@@ -206,11 +207,11 @@ def looks_of(judge: Judge, vectors: np.ndarray, colours, most: int = 100) -> dic
     return {name: float(np.mean(values)) for name, values in found.items()}
 
 
-def difference(judge: Judge, first: list[dict], second: list[dict]) -> dict[str, tuple[float, float, float]]:
-    """Returns {score: (difference, low, high)} of the second runs over the first, seeds averaged."""
+def difference(judge: Judge, first: dict, second: dict) -> dict[str, tuple[float, float, float]]:
+    """Returns {score: (difference, low, high)} of the second runs {seed: scores} over the first, seeds averaged."""
 
     def of(side, value):
-        return np.stack([value(one) for one in side])
+        return np.stack([value(one) for one in side.values()])
 
     together, blanks, hits = (
         [of(side, value) for side in (first, second)]
@@ -243,8 +244,10 @@ def main() -> None:
     if not runs:
         sys.exit(f"{given.folder} has no run named <losses>_<labels>_<seed>, such as all_5_0")
     for (losses, share), seeds in runs.items():
-        if (base := runs.get(("labelled", share))) is not None and seeds.keys() != base.keys():
-            sys.exit(f"{losses}, {share} %, has the seeds {sorted(seeds)}, and labelled {sorted(base)}: give the same")
+        if (base := runs.get(("labelled", share))) is not None and not seeds.keys() & base.keys():
+            sys.exit(
+                f"{losses}, {share} %, has the seeds {sorted(seeds)}, and labelled {sorted(base)}: none is of both"
+            )
     # The runs with most labels, of labelled outfits alone if there are any: also their vectors before the projection.
     best_key = max(runs, key=lambda key: (key[1], key[0] == "labelled", key[0]))
     judge, found, plain, last = None, {}, {}, None
@@ -305,63 +308,64 @@ def main() -> None:
 
     made, command = [], f"python benchmarks/outfits.py {' '.join(sys.argv[1:])}"
 
-    def claim(name, statement, metric, runs_of, base, gain, holds):
-        """Adds a claim on runs {seed: scores} over a baseline {seed: scores}."""
-        value, of = ({str(seed): values[metric](one) for seed, one in side.items()} for side in (runs_of, base))
+    def claim(name, statement, metric, value, base, gain, holds=None):
+        """Prints and keeps a claim on numbers {seed: number} over a baseline's; above it, if nothing else is said."""
+        holds = gain[1] > 0 if holds is None else holds
+        value, base = ({str(seed): float(one) for seed, one in side.items()} for side in (value, base))
         made.append({
             "id": f"outfits-{name}-{given.name}", "system": "outfits", "statement": statement,
-            "metric": f"{metric}, {given.name}, {given.split}", "value": value, "baseline": of,
+            "metric": f"{metric}, {given.name}, {given.split}", "value": value, "baseline": base,
             "difference": list(gain), "holds": bool(holds), "command": command,
         })  # fmt: skip
+        low_high = "{:+.3f} ({:+.3f} to {:+.3f})".format(*gain)
+        print(f"{'holds' if holds else 'does not hold'}: {statement}: {metric} {low_high}, seeds {', '.join(value)}")
+
+    def by_seed(metric, seeds):
+        return {seed: values[metric](one) for seed, one in seeds.items()}
+
+    def both(first, second):
+        """Returns two sides {seed: scores}, by the seeds that both have; {} and {} where one was not trained."""
+        seeds = [seed for seed in found.get(first, {}) if seed in found.get(second, {})]
+        return tuple({seed: found[key][seed] for seed in seeds} for key in (first, second))
 
     shares = sorted({share for _, share in found})
     for share in shares:
-        base = found.get(("labelled", share))
-        for losses in ("all", "pseudo", "consistency"):
-            if base is None or (losses, share) not in found:
-                continue
-            gains = difference(judge, list(base.values()), list(found[losses, share].values()))
-            for metric, gain in gains.items():
-                shown = "{:+.3f} ({:+.3f} to {:+.3f})".format(*gain)
-                print(f"{losses} over labelled only, {share} %, {metric}: {shown}")
-                if metric != f"recall@{K}":
-                    claim(
-                        f"{losses}-{share}-{metric.lower()}",
-                        f"with {share} % of the outfits, training with {NAMED[losses]} is above labelled outfits only",
-                        metric, found[losses, share], base, gain, gain[1] > 0,
-                    )  # fmt: skip
-    if {("all", shares[0]), ("all", 100), ("labelled", shares[0]), ("labelled", 100)} <= found.keys() and shares[
-        0
-    ] < 100:
-        few, many = (
-            np.mean([one["fitb"] for one in found["all", share].values()], axis=0)
-            - np.mean([one["fitb"] for one in found["labelled", share].values()], axis=0)
-            for share in (shares[0], 100)
-        )
-        gain = scores.mean_difference(many, few, judge.members["FITB"])
-        what = f"what the unlabelled losses add to labelled outfits is more at {shares[0]} % than at 100 %"
-        claim("gap", what, "FITB", found["all", shares[0]], found["labelled", shares[0]], gain, gain[1] > 0)
-    if ("all", 10) in found and ("labelled", 100) in found:
-        gain = difference(judge, list(found["labelled", 100].values()), list(found["all", 10].values()))["AUC"]
+        for losses, words in NAMED.items():
+            base, more = both(("labelled", share), (losses, share))
+            for metric, gain in difference(judge, base, more).items() if base else ():
+                what = f"with {share} % of the outfits, training with {words} is above labelled outfits only"
+                claim(f"{losses}-{share}-{metric.lower().replace('@', '-')}", what, metric,
+                      by_seed(metric, more), by_seed(metric, base), gain)  # fmt: skip
+    gaps = []
+    for share in (shares[0], shares[-1]):
+        base, more = both(("labelled", share), ("all", share))
+        gaps.append({seed: more[seed]["fitb"] - base[seed]["fitb"] for seed in base})
+    if len(shares) > 1 and all(gaps):
+        what = f"what the unlabelled losses add to labelled outfits is more at {shares[0]} % than at {shares[-1]} %"
+        gain = scores.mean_difference(*(np.stack(list(side.values())) for side in gaps[::-1]), judge.members["FITB"])
+        claim("gap", what, "gain in FITB",
+              *({seed: one.mean() for seed, one in side.items()} for side in gaps), gain)  # fmt: skip
+    base, more = both(("labelled", 100), ("all", 10))
+    if base:
+        gain = difference(judge, base, more)["AUC"]
         what = f"with all losses, a tenth of the labels is within {NEAR} AUC of all labels without them"
-        claim("tenth-of-labels", what, "AUC", found["all", 10], found["labelled", 100], gain, gain[0] >= -NEAR)
+        claim("tenth-of-labels", what, "AUC", by_seed("AUC", more), by_seed("AUC", base), gain, gain[0] >= -NEAR)
     floors = {metric: max(hand, key=lambda name: values[metric](hand[name])) for metric in ("AUC", "FITB")}
     for losses in ("labelled", "all"):
-        if (runs_of := found.get((losses, shares[-1]))) is None:
-            continue
-        for metric, floor in floors.items():
-            over = difference(judge, [hand[floor]], list(runs_of.values()))
+        runs_of = found.get((losses, shares[-1]), {})
+        for metric, floor in floors.items() if runs_of else ():
+            base = dict.fromkeys(runs_of, hand[floor])
             what = f"with {shares[-1]} % of the labels, distances are above those of {floor}, the best without training"
-            claim(f"above-{losses}-{metric.lower()}", f"{what} ({losses})", metric, runs_of,
-                  dict.fromkeys(runs_of, hand[floor]), over[metric], over[metric][1] > 0)  # fmt: skip
+            gain = difference(judge, base, runs_of)[metric]
+            claim(f"above-{losses}-{metric.lower()}", f"{what} ({losses})", metric,
+                  by_seed(metric, runs_of), by_seed(metric, base), gain)  # fmt: skip
     best = found[best_key]
     if "styles alone" in result and best_key[1] == 100:
-        floor = floors["AUC"]
-        over = difference(judge, [hand[floor]], list(best.values()))["AUC"]
+        base, value = dict.fromkeys(best, hand[floors["AUC"]]), by_seed("AUC", best)
         styles = result["styles alone"]["auc"]
         what = f"with all labels, an AUC of at least .90; a rule that reads styles alone has {styles:.3f}"
-        mean = np.mean([values["AUC"](one) for one in best.values()])
-        claim("auc", what, "AUC", best, dict.fromkeys(best, hand[floor]), over, mean >= 0.9)
+        claim("auc", what, "AUC", value, by_seed("AUC", base), difference(judge, base, best)["AUC"],
+              np.mean(list(value.values())) >= 0.9)  # fmt: skip
     metric = f"recall@{K}"
     hits = np.mean([one["rank"] <= K for one in best.values()], axis=0)
     near_by = "before outfits" if given.start else "before the projection"
@@ -372,16 +376,8 @@ def main() -> None:
         ("nearest", np.mean([one["rank"] <= K for one in nearest.values()], axis=0), f"the nearest, {near_by}"),
     ):
         gain = scores.mean_difference(other, hits, judge.members[metric])
-        shown = "{:+.3f} ({:+.3f} to {:+.3f})".format(*gain)
-        print(f"completion over {what}, {best_key[0]} {best_key[1]} %: {shown}")
-        made.append({
-            "id": f"outfits-completion-{name}-{given.name}", "system": "outfits",
-            "statement": f"looks are completed with what was worn more often than by {what}",
-            "metric": f"{metric}, {given.name}, {given.split}",
-            "value": {str(seed): values[metric](one) for seed, one in best.items()},
-            "baseline": {str(seed): float(other.mean()) for seed in best}, "difference": list(gain),
-            "holds": bool(gain[1] > 0), "command": command,
-        })  # fmt: skip
+        statement = f"looks are completed with what was worn more often than by {what}"
+        claim(f"completion-{name}", statement, metric, by_seed(metric, best), dict.fromkeys(best, other.mean()), gain)
     colours = judge.listings.columns.get("colour")
     if colours is not None:
         names = np.array([*judge.listings.column_names["colour"], ""], object)
@@ -389,7 +385,7 @@ def main() -> None:
     shown = looks_of(judge, last, colours)
     print("completed looks: " + ", ".join(f"{name} {value:.3f}" for name, value in shown.items()))
     if given.out:
-        given.out.write_text(json.dumps({**result, "looks": shown}, indent=1) + "\n")
+        given.out.write_text(json.dumps({**result, "looks": shown, "claims": made}, indent=1) + "\n")
     if given.claims:
         claims.write(made)
 

@@ -206,6 +206,7 @@ def ranks(
     gallery: np.ndarray,
     types: np.ndarray,
     *,
+    own: np.ndarray | None = None,
     products: np.ndarray | None = None,
     ids: Sequence[str] | None = None,
 ) -> np.ndarray:
@@ -217,6 +218,8 @@ def ranks(
       hidden: int [n], the gallery row of the item that was taken out.
       gallery: [G, D], projected by type.
       types: int [G], of the listings.
+      own: int [n, k], gallery rows of the items that are left, which complete nothing; -1 for none. None where no two
+        items of an outfit have one type.
       products: int [G], equal for listings of one product, any of which is right; None where each is its own.
       ids: G ids, by which equal sums are ordered; None for the order of rows.
 
@@ -231,6 +234,7 @@ def ranks(
     hidden = arguments.array(hidden, "hidden", "completion", (len(vectors),))
     gallery = arguments.array(gallery, "gallery", "completion", ("G", vectors.shape[2])).astype(np.float64)
     types = arguments.array(types, "types", "completion", (len(gallery),))
+    own = None if own is None else arguments.array(own, "own", "completion", vectors.shape[:2])
     products = np.arange(len(gallery)) if products is None else np.asarray(products)
     place = np.arange(len(gallery))
     if ids is not None:
@@ -248,6 +252,9 @@ def ranks(
             square = np.einsum("nkd,nkd->nk", block, block)[..., None] + squares[rows] - 2 * dots
             total = np.where(there[some][..., None], np.sqrt(np.maximum(square, 0.0)), 0.0).sum(1)
             right = products[rows] == products[hidden[some]][:, None]
+            if own is not None:
+                there_already = (rows == own[some][..., None]).any(1)
+                total, right = np.where(there_already, np.inf, total), right & ~there_already
             order = np.lexsort((np.broadcast_to(place[rows], total.shape), total), axis=1)
             out[some] = np.take_along_axis(right, order, axis=1).argmax(1) + 1
     return out

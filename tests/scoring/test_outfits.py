@@ -126,10 +126,13 @@ def test_ranks_equal_a_plain_loop_and_ties_go_by_id():
     ids = [f"{(7 * row) % 50:02d}" for row in range(50)]
     hidden = RNG.integers(0, 50, N)
     hidden[:4] = range(10, 14)
-    for ours in (None, products):
-        found = outfits.ranks(VECTORS, THERE, hidden, gallery, types, products=ours, ids=ids)
+    left = np.where(THERE, RNG.integers(0, 50, THERE.shape), -1)
+    left[left == hidden[:, None]] = -1
+    for ours, in_it in ((None, None), (products, None), (None, left), (products, left)):
+        found = outfits.ranks(VECTORS, THERE, hidden, gallery, types, own=in_it, products=ours, ids=ids)
         for row in range(N):
             listed = [one for one in range(50) if types[one] == types[hidden[row]]]
+            listed = [one for one in listed if in_it is None or one not in in_it[row]]
             totals = {
                 one: round(sum(np.linalg.norm(VECTORS[row, i] - gallery[one]) for i in np.flatnonzero(THERE[row])), 9)
                 for one in listed
