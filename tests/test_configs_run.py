@@ -2,7 +2,10 @@
 
 import json
 import pathlib
+import subprocess
+import sys
 
+import cv2
 import jax
 import numpy as np
 import pytest
@@ -112,6 +115,35 @@ def test_config_of_outfits_runs_in_seconds(name, runs):
     run.run(config, folder, CONFIGS)
     logged = (folder / "metrics.jsonl").read_text()
     assert all(f'"{name}"' in logged for name in ("outfit_loss", "pseudo_loss", "consistency_loss"))
+    assert "Completed looks" in (folder / "report.html").read_text("utf-8")
+
+
+def test_config_of_street_photos_runs_in_seconds(runs):
+    """From an archive as published: photos, masks of numbered labels, boxes of garments."""
+    archive, rng = runs / "ccp", np.random.default_rng(0)
+    for folder in ("photos", "masks"):
+        (archive / folder).mkdir(parents=True)
+    groups = {"jeans": "bottom", "shirt": "top", "shoes": "shoes"}
+    (archive / "labels.json").write_text(json.dumps(["null", *groups]))
+    lines = ["photo,label,group,width,height,x0,y0,x1,y1,pixels"]
+    for photo in (f"{number:04d}" for number in range(60)):
+        picture, mask = rng.integers(0, 256, (60, 40, 3), np.uint8), np.zeros((60, 40), np.uint8)
+        for place, (label, group) in enumerate(groups.items()):
+            top = 20 * place
+            mask[top + 2 : top + 18, 4:36] = place + 1
+            lines.append(f"{photo},{label},{group},40,60,4,{top + 2},35,{top + 17},512")
+        cv2.imwrite(str(archive / f"photos/{photo}.jpg"), picture)
+        cv2.imwrite(str(archive / f"masks/{photo}.png"), mask)
+    (archive / "garments.csv").write_text("\n".join(lines) + "\n")
+    script = CONFIGS.parent / "benchmarks" / "ccp_outfits.py"
+    made = subprocess.run([sys.executable, script, archive, runs / "garments"], capture_output=True, text=True)
+    assert "60 outfits" in made.stdout, made.stderr
+    config = command_line.load_config(CONFIGS / "ccp_outfits.py", "runlocal")
+    config.data.kwargs.root = str(runs / "garments")
+    folder = runs / workdir.default_name("ccp_outfits", "runlocal")
+    run.run(config, folder, CONFIGS)
+    logged = (folder / "metrics.jsonl").read_text()
+    assert all(f'"{name}"' in logged for name in ("pseudo_loss", "consistency_loss"))
     assert "Completed looks" in (folder / "report.html").read_text("utf-8")
 
 

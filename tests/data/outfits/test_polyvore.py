@@ -5,9 +5,13 @@ import json
 import cv2
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
+from retrieval_jax import run
 from retrieval_jax.data import loading
 from retrieval_jax.errors import InputError
+from retrieval_jax.settings import tasks
+from tiny import tiny_config
 
 TYPES = {"a": "tops", "b": "shoes", "c": "bags", "d": "tops", "e": "shoes", "f": "bags", "g": "tops"}
 SETS = {
@@ -70,6 +74,19 @@ def test_outfits_questions_and_blanks_are_the_published_ones(root):
     assert named(found.gallery, blanks["listings"]) == [["gallery-b", "gallery-c"]]
     assert named(found.gallery, blanks["answers"]) == [["gallery-g", "gallery-a"]] and blanks["right"].tolist() == [1]
     np.testing.assert_array_equal(found.gallery.images[0], found.train.images[0])
+
+
+def test_a_run_learns_from_it_and_asks_its_blanks(root, tmp_path, tiny_variant):
+    config = tiny_config()
+    config.data.source, config.data.kwargs = "polyvore", ConfigDict({"root": str(root), "version": "nondisjoint"})
+    config.train.task, config.train.task_kwargs = "outfit", tasks.outfit()
+    config.train.task_kwargs.consistency_weight = 0.0  # less to compile
+    config.train.unlabelled.split, config.train.unlabelled.batch_size = "train", 4
+    config.train.epochs, config.train.warmup_epochs, config.train.batch_size = 2.0, 0.0, 2
+    config.embed.predict_fn, config.search.steps = "embed_item", ()
+    run.run(config, tmp_path / "run")
+    assert '"pseudo_loss"' in (tmp_path / "run/metrics.jsonl").read_text()
+    assert "of 1 questions, by chance 50.0 %. AUC of 2 outfits" in (tmp_path / "run/report.html").read_text("utf-8")
 
 
 def test_what_is_wrong_is_said(root):
