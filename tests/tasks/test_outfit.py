@@ -107,6 +107,45 @@ def test_a_smaller_share_of_labels_is_part_of_a_larger_one():
     assert [len(one) for one in found.values()] == [2, 6, 12]  # of 24, half go together
 
 
+def test_products_of_another_split_are_not_those_of_the_outfits():
+    config, catalog = settings(), loading.load(settings().data)
+    config.train.unlabelled.split = "val"
+    made, info = outfit.examples(config, catalog, None)
+    free, val = made.beside["unlabelled"].columns, catalog.split("val")
+    rows = np.flatnonzero(sets.types_of(val, "middle", info) >= 0)
+    np.testing.assert_array_equal(free["image"].rows, rows)
+    own = sets.products_of(val, "product")[rows]
+    assert (free["product"] < made.columns["products"].min()).all()
+    np.testing.assert_array_equal(
+        np.unique(free["product"], return_inverse=True)[1], np.unique(-own, return_inverse=True)[1]
+    )
+
+
+def test_the_set_model_sees_an_item_exchanged_for_one_of_its_type_elsewhere():
+    class Keeps:  # a set model whose score is what it was given
+        def apply(self, params, vectors, types, there, train, rngs):
+            return vectors[..., 0]
+
+    rng = np.random.default_rng(0)
+    types = rng.permuted(np.tile(np.arange(4), (12, 1)), axis=1).astype(np.int32)
+    there = np.arange(4) < rng.integers(1, 5, (12, 1))
+    products = rng.integers(0, 20, (12, 4))
+    types, products = np.where(there, types, -1), np.where(there, products, -1)
+    types[0, 0] = 9  # of no other outfit
+    exist = np.arange(12) < 11
+    batch = {"types": types, "products": products, "items_mask": there, "_mask": exist}
+    numbers = jnp.arange(48.0).reshape(12, 4, 1)
+    for seed in range(20):
+        good, bad, usable = outfit._scored(Keeps(), None, numbers, batch, jax.random.key(seed), True)
+        np.testing.assert_array_equal(good, numbers[..., 0])
+        assert usable.any() and not usable[there.sum(1) < 2].any() and not usable[11]
+        for row in np.flatnonzero(usable):
+            (place,) = np.flatnonzero(bad[row] != good[row])
+            other, at = divmod(int(bad[row, place]), 4)
+            assert there[row, place] and there[other, at] and exist[other] and other != row
+            assert types[other, at] == types[row, place] and products[other, at] not in products[row, there[row]]
+
+
 def test_what_cannot_be_learned_is_refused():
     catalog = loading.load(settings().data)
     with pytest.raises(InputError, match="set config.train.unlabelled.split and batch_size"):
