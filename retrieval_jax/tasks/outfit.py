@@ -37,6 +37,7 @@ OPTIONS = {
     "same_product": "",
     "min_count": 1,
     "labels": 1.0,
+    "max_items": 8,
     "margin": 0.4,
     "pseudo_weight": 1.0,
     "pseudo_ramp": 100,
@@ -51,8 +52,9 @@ _log = logging.getLogger(__name__)
 def examples(config, catalog, workdir):
     """Returns one example per labelled outfit of the train split, and beside them the unlabelled pictures.
 
-    Columns: "items", pictures [B, k, ...]; "types" and "products", int [B, k]. Beside them, where one of the two
-    unlabelled losses has a weight, "unlabelled": "image", "type" and "product".
+    Columns: "items", pictures [B, k, ...]; "types", int [B, k]; "products", int [B, m], of all items of the outfit, the
+    first k those that are learned. Beside them, where one of the two unlabelled losses has a weight, "unlabelled":
+    "image", "type" and "product".
 
     Args:
       config: the whole config.
@@ -84,19 +86,25 @@ def examples(config, catalog, workdir):
             f"config.train.task_kwargs.types: none of {len(found) + found.left_out:,} outfits of the train split goes "
             f"together and has two items with a known {name!r}"
         )
+    # A batch is as wide as its longest outfit: one of thirty items would make every step four times as long.
+    whole, width = chosen, options["max_items"]
+    chosen = dataclasses.replace(whole, rows=whole.rows[:, :width], types=whole.types[:, :width])
+    past = int((whole.rows[:, width:] >= 0).sum())
     _log.info(
-        "learning from %s of %s outfits; %s have fewer than two items of a known type",
-        f"{len(chosen):,}", f"{len(good):,}", f"{found.left_out:,}",
+        "learning from %s of %s outfits; %s have fewer than two items of a known type; %s items are left out, past "
+        "max_items of their outfit",
+        f"{len(chosen):,}", f"{len(good):,}", f"{found.left_out:,}", f"{past:,}",
     )  # fmt: skip
     images = sources.kept(split.images, config.data.cache_bytes)
-    there = chosen.rows >= 0
+    there = whole.rows >= 0
     columns = {
         "items": Pictures(images, chosen.rows),
         "types": chosen.types,
-        "products": np.where(there, products[np.maximum(chosen.rows, 0)], -1).astype(np.int32),
+        "products": np.where(there, products[np.maximum(whole.rows, 0)], -1).astype(np.int32),
     }
     ids = [" + ".join(split.ids[int(row)] for row in rows[rows >= 0]) for rows in chosen.rows]
-    return Examples(columns, ids, _unlabelled(config, catalog, options, info, np.unique(chosen.types[there]))), info
+    taught = np.unique(chosen.types[chosen.rows >= 0])
+    return Examples(columns, ids, _unlabelled(config, catalog, options, info, taught)), info
 
 
 def _unlabelled(config, catalog, options, info, taught) -> dict[str, Examples]:
@@ -195,14 +203,16 @@ def make(config, info) -> Task:
 
     def loss_fn(params, batch, *, rng, step, ema, constants, train):
         del ema, constants
-        items, types, products = batch["items"], batch["types"], batch["products"]
+        items, types, whole = batch["items"], batch["types"], batch["products"]
+        products = whole[:, : types.shape[1]]
         there, where = batch["items_mask"], batch["_mask"]
         rows = jnp.maximum(where.sum(), 1)
         dropout, others = jax.random.split(rng)
         flat = items.reshape(-1, *items.shape[2:])
         vectors = embedded(params, flat, types.reshape(-1), train=train, rngs={"dropout": dropout})
         vectors = vectors.reshape(*types.shape, -1)
-        loss = losses.hinges(vectors, types, there, products, margin=margin, where=where).sum() / rows
+        shared = {"margin": margin, "where": where, "further": whole}  # nothing of an outfit is its negative
+        loss = losses.hinges(vectors, types, there, products, **shared).sum() / rows
         total, values = loss, {"outfit_loss": loss}
         if scorer is not None:
             good, bad, usable = _scored(scorer, params["head_sets"], vectors, batch, others, train)
@@ -225,8 +235,7 @@ def make(config, info) -> Task:
                 match, found = losses.nearest(vectors, types, products, free, kinds, own, exist)
                 found &= there
                 taken = jnp.where(found, own[match], -1)
-                # What the outfit itself has is never a negative of what was made of it.
-                made = losses.hinges(free[match], types, found, taken, margin=margin, where=where, further=products)
+                made = losses.hinges(free[match], types, found, taken, **shared)
                 values["pseudo_loss"] = made.sum() / rows
                 values["matched"] = found.sum() / jnp.maximum(there.sum(), 1)
                 ramp = jnp.clip((step + 1) / options["pseudo_ramp"], 0.0, 1.0) if options["pseudo_ramp"] else 1.0
@@ -258,7 +267,7 @@ def _scored(scorer, params, vectors, batch, rng, train):
     choose, draw, first, second = jax.random.split(rng, 4)
     place = jax.random.categorical(choose, jnp.where(there, 0.0, -jnp.inf), axis=1)
     kind = jnp.take_along_axis(types, place[:, None], axis=1)
-    own = (products.reshape(-1) == products[:, :, None]).any(axis=1)
+    own = (products[:, :width].reshape(-1) == products[:, :, None]).any(axis=1)
     other = jnp.repeat(jnp.arange(count), width) != jnp.arange(count)[:, None]
     allowed = there.reshape(-1) & (types.reshape(-1) == kind) & other & ~own
     usable = allowed.any(axis=1) & batch["_mask"] & (there.sum(axis=1) >= 2)

@@ -272,6 +272,7 @@ ROWS: dict[str, Kind] = {
     "train.task_kwargs.clicks": FLAG,
     "train.task_kwargs.labels": number(0, 1, above=True),
     "train.task_kwargs.pseudo_weight": ZERO_OR_MORE,
+    "train.task_kwargs.max_items": whole(2),
     "train.task_kwargs.pseudo_ramp": whole(0),
     "train.task_kwargs.consistency_weight": ZERO_OR_MORE,
     "train.task_kwargs.set_weight": ZERO_OR_MORE,

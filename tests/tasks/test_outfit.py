@@ -51,7 +51,7 @@ def test_both_weights_0_are_the_supervised_run_bit_for_bit(tmp_path):
     for name, one in (
         ("zero", config),
         ("supervised", settings(0, **without)),
-        ("both", settings(set_weight=1.0, pseudo_ramp=3)),
+        ("both", settings(set_weight=1.0, pseudo_ramp=3, max_items=3)),
     ):
         train.run(one, tmp_path / name)
     jax.tree.map(np.testing.assert_array_equal, params(tmp_path / "zero"), params(tmp_path / "supervised"))
@@ -70,7 +70,7 @@ def test_both_weights_0_are_the_supervised_run_bit_for_bit(tmp_path):
     kernel = params(tmp_path / "both")["head_types"]["kernel"]
     assert np.abs(kernel - np.eye(kernel.shape[1])).max() > 1e-4  # learned, from the identity
 
-    (tmp_path / "both" / "config.json").write_text(settings(set_weight=1.0).to_json())
+    (tmp_path / "both" / "config.json").write_text(settings(set_weight=1.0, max_items=3).to_json())
     model = inference.load(tmp_path / "both")
     split = loading.load(model.config.data).split("val")
     arguments = inference.test_arguments(model.config)
@@ -144,6 +144,17 @@ def test_the_set_model_sees_an_item_exchanged_for_one_of_its_type_elsewhere():
             other, at = divmod(int(bad[row, place]), 4)
             assert there[row, place] and there[other, at] and exist[other] and other != row
             assert types[other, at] == types[row, place] and products[other, at] not in products[row, there[row]]
+
+
+def test_outfits_are_learned_up_to_their_longest_allowed_item(caplog):
+    catalog = loading.load(settings().data)
+    whole, _ = outfit.examples(settings(), catalog, None)
+    with caplog.at_level("INFO"):
+        some, _ = outfit.examples(settings(max_items=3), catalog, None)
+    np.testing.assert_array_equal(some.columns["items"].rows, whole.columns["items"].rows[:, :3])
+    np.testing.assert_array_equal(some.columns["types"], whole.columns["types"][:, :3])
+    np.testing.assert_array_equal(some.columns["products"], whole.columns["products"])  # none of them is a negative
+    assert f"{len(whole.ids):,} items are left out, past max_items" in caplog.text
 
 
 def test_what_cannot_be_learned_is_refused():
