@@ -16,11 +16,15 @@ to a picture; the network that training starts from (--start); the vectors befor
 labels; and, on the embedded catalogue, the rule itself, and what its two halves would score alone. Completion takes an
 item out of every outfit that goes together and ranks the gallery's listings of its type: random, by how many other
 outfits a listing is in (popularity), by the nearest vectors, and by the run. Looks of four are completed by a run with
-most labels, with and without the limit on one colour.
+most labels, with and without the limit on one colour. Runs of `sets=true` (named sets_<labels>_<seed>, say) are also
+scored by their model of whole outfits.
+
+Longer than 400 lines: what is asked, the floors and the claims are read side by side.
 """
 
 import argparse
 import collections
+import functools
 import json
 import pathlib
 import sys
@@ -42,6 +46,11 @@ from retrieval_jax.scoring import outfits as scores  # noqa: E402
 
 K = 10
 NEAR = 0.01  # AUC: the paper's claim for a tenth of the labels
+SCORES = {  # of `Judge.score`, and what is averaged of it
+    "AUC": ("together", np.asarray),
+    "FITB": ("fitb", np.asarray),
+    f"recall@{K}": ("rank", lambda rank: rank <= K),
+}
 NAMED = {"all": "all losses", "pseudo": "pseudo-outfits", "consistency": "consistency"}
 
 
@@ -103,6 +112,21 @@ class Judge:
             "together": scores.compatibility(vectors[self.outfits.rows], self.outfits.rows >= 0),
             "fitb": scores.fill_in_the_blank(sums, asked.right),
             "rank": rank,
+        }
+
+    def as_sets(self, model, vectors: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns "together" and "fitb" of `score` by the run's model of whole outfits, from its vectors."""
+
+        def scored(rows):
+            types = np.where(rows >= 0, self.types[rows], -1).astype(np.int32)
+            batch = {"vectors": vectors[rows], "types": types}
+            return np.asarray(model.task.predict_fns["score_outfit"](model.params, batch)["score"], np.float64)
+
+        asked = self.questions
+        totals = [-scored(np.concatenate([asked.rows, one[:, None]], axis=1)) for one in asked.answers.T]
+        return {
+            "together": scored(self.outfits.rows),
+            "fitb": scores.fill_in_the_blank(np.stack(totals, axis=1), asked.right),
         }
 
     def by_popularity(self) -> np.ndarray:
@@ -210,19 +234,13 @@ def looks_of(judge: Judge, vectors: np.ndarray, colours, most: int = 100) -> dic
 def difference(judge: Judge, first: dict, second: dict) -> dict[str, tuple[float, float, float]]:
     """Returns {score: (difference, low, high)} of the second runs {seed: scores} over the first, seeds averaged."""
 
-    def of(side, value):
-        return np.stack([value(one) for one in side.values()])
-
-    together, blanks, hits = (
-        [of(side, value) for side in (first, second)]
-        for value in (lambda one: one["together"], lambda one: one["fitb"], lambda one: one["rank"] <= K)
-    )
-    labels = judge.outfits.compatible == 1
-    return {
-        "AUC": scores.auc_difference(labels, *together, judge.members["AUC"]),
-        "FITB": scores.mean_difference(*blanks, judge.members["FITB"]),
-        f"recall@{K}": scores.mean_difference(*hits, judge.members[f"recall@{K}"]),
-    }
+    out, labels = {}, judge.outfits.compatible == 1
+    for metric, (key, number) in SCORES.items():
+        if all(key in one for side in (first, second) for one in side.values()):
+            sides = [np.stack([number(one[key]) for one in side.values()]) for side in (first, second)]
+            compare = functools.partial(scores.auc_difference, labels) if metric == "AUC" else scores.mean_difference
+            out[metric] = compare(*sides, judge.members[metric])
+    return out
 
 
 def main() -> None:
@@ -250,7 +268,7 @@ def main() -> None:
             )
     # The runs with most labels, of labelled outfits alone if there are any: also their vectors before the projection.
     best_key = max(runs, key=lambda key: (key[1], key[0] == "labelled", key[0]))
-    judge, found, plain, last = None, {}, {}, None
+    judge, found, wholes, plain, last = None, {}, {}, {}, None
     for key, seeds in runs.items():
         for seed, path in seeds.items():
             model = inference.load(path)
@@ -262,23 +280,22 @@ def main() -> None:
                 hand = {name: judge.score(vectors) for name, vectors in by_hand(model, judge).items()}
             vectors = embedded(model, judge, "embed_item")
             found.setdefault(key, {})[seed] = judge.score(vectors)
+            if "score_outfit" in model.task.predict_fns:
+                wholes.setdefault(key, {})[seed] = judge.as_sets(model, vectors)
             if key == best_key:
                 plain[seed] = judge.score(embedded(model, judge, "embed_image"))
                 last = vectors if last is None else last
-    values = {
-        "AUC": lambda one: scores.auc(judge.outfits.compatible == 1, one["together"]),
-        "FITB": lambda one: float(one["fitb"].mean()),
-        f"recall@{K}": lambda one: float(np.mean(one["rank"] <= K)),
-    }
+    values = {metric: lambda one, read=read: float(read[1](one[read[0]]).mean()) for metric, read in SCORES.items()}
+    values["AUC"] = lambda one: scores.auc(judge.outfits.compatible == 1, one["together"])
     result = {}
 
     def row(seeds):
         """Returns the cells of runs {seed: scores}: the mean, and each seed where there are several."""
         cells = []
-        for value in values.values():
-            each = [value(one) for one in seeds.values()]
+        for metric, value in values.items():
+            each = [value(one) for one in seeds.values() if SCORES[metric][0] in one]
             some = f" ({', '.join(f'{one:.3f}' for one in each)})" if len(each) > 1 else ""
-            cells.append(f"{np.mean(each):.3f}{some}")
+            cells.append(f"{np.mean(each):.3f}{some}" if each else "")
         return cells
 
     print(f"{given.split}: {len(judge.outfits):,} outfits, {len(judge.questions):,} blanks, {len(judge.good):,} to "
@@ -305,6 +322,8 @@ def main() -> None:
     for (losses, share), seeds in sorted(found.items(), key=lambda one: (one[0][1], one[0][0])):
         print(f"| {losses}, {share} % | {' | '.join(row(seeds))} |")
         result[f"{losses}_{share}"] = {name: [value(one) for one in seeds.values()] for name, value in values.items()}
+        if whole := wholes.get((losses, share)):
+            print(f"| {losses}, {share} %, its set model | {' | '.join(row(whole))} |")
 
     made, command = [], f"python benchmarks/outfits.py {' '.join(sys.argv[1:])}"
 
@@ -350,6 +369,14 @@ def main() -> None:
         gain = difference(judge, base, more)["AUC"]
         what = f"with all losses, a tenth of the labels is within {NEAR} AUC of all labels without them"
         claim("tenth-of-labels", what, "AUC", by_seed("AUC", more), by_seed("AUC", base), gain, gain[0] >= -NEAR)
+    for (losses, share), whole in wholes.items():
+        base = found[losses, share]
+        for metric, gain in difference(judge, base, whole).items():
+            what = (
+                f"with {share} % of the outfits, a model of whole outfits is above distances of pairs, of the same runs"
+            )
+            claim(f"{losses}-{share}-sets-{metric.lower()}", what, metric,
+                  by_seed(metric, whole), by_seed(metric, base), gain)  # fmt: skip
     floors = {metric: max(hand, key=lambda name: values[metric](hand[name])) for metric in ("AUC", "FITB")}
     for losses in ("labelled", "all"):
         runs_of = found.get((losses, shares[-1]), {})
