@@ -34,7 +34,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import claims  # noqa: E402
 import numpy as np  # noqa: E402
 
-from retrieval_jax import inference  # noqa: E402
+from retrieval_jax import inference, workdir  # noqa: E402
 from retrieval_jax.data import loading, pipeline  # noqa: E402
 from retrieval_jax.data.examples import Pictures  # noqa: E402
 from retrieval_jax.data.outfits import sets  # noqa: E402
@@ -45,11 +45,13 @@ from retrieval_jax.index.attribute.looks import Looks  # noqa: E402
 from retrieval_jax.scoring import outfits as scores  # noqa: E402
 
 K = 10
-NEAR = 0.01  # AUC: the paper's claim for a tenth of the labels
+RECALL = f"recall@{K}"
+NEAR = 0.01  # AUC: a tenth of the labels is as good as all within it
+STYLES, BEFORE = "styles alone", "before outfits"
 SCORES = {  # of `Judge.score`, and what is averaged of it
     "AUC": ("together", np.asarray),
     "FITB": ("fitb", np.asarray),
-    f"recall@{K}": ("rank", lambda rank: rank <= K),
+    RECALL: ("rank", lambda rank: rank <= K),
 }
 NAMED = {"all": "all losses", "pseudo": "pseudo-outfits", "consistency": "consistency"}
 
@@ -71,13 +73,13 @@ class Judge:
         self.products = sets.products_of(self.listings, kwargs.same_product)
         found = sets.of_table(self.catalog.table("outfits", split), self.types)
         self.good = found.good()
-        self.outfits, _ = sets.asked(found, self.products, seed=seed)
+        self.outfits = sets.asked(found, self.products, seed=seed)
         self.questions = sets.blanks(self.catalog, split, self.good, self.types, self.products, seed=seed)
         rng = np.random.default_rng(seed)
         left = self.good.rows.copy()
         places = np.array([rng.integers((rows >= 0).sum()) for rows in left])
         self.hidden = left[np.arange(len(left)), places].copy()
-        left[np.arange(len(left)), places] = -1
+        left[left == self.hidden[:, None]] = -1
         self.left = left
         every = (self.outfits.rows, self.questions.rows, self.questions.answers, self.good.rows)
         used = np.unique(np.concatenate([one[one >= 0] for one in every]))
@@ -87,7 +89,7 @@ class Judge:
         self.members = {  # products of an outfit, or of a question and its answers; what shares one is not independent
             "AUC": self.of_products(self.outfits.rows),
             "FITB": self.of_products(np.concatenate([asked.rows, asked.answers], axis=1)),
-            f"recall@{K}": self.of_products(self.good.rows),
+            RECALL: self.of_products(self.good.rows),
         }
 
     def of_products(self, rows: np.ndarray) -> np.ndarray:
@@ -152,8 +154,9 @@ class Judge:
             found.append(1 - missed)
         return np.array(found)
 
-    def rule(self, read: tuple[str, ...]) -> dict[str, float]:
-        """Returns AUC and blanks of the embedded catalogue's own rule by "style", "colour" or both; {} elsewhere."""
+    def rule(self, read: tuple[str, ...]) -> dict[str, np.ndarray]:
+        """Returns "together" and "fitb" of `score` by the embedded catalogue's own rule, of "style", "colour" or both;
+        {} elsewhere."""
         split = self.listings
         if not {"style", "colour"} <= set(split.columns):
             return {}
@@ -169,8 +172,8 @@ class Judge:
         answers = np.stack([
             fits(np.where(asked.rows >= 0, asked.rows, answer[:, None])) for answer in asked.answers.T
         ], 1)  # fmt: skip
-        fitb = scores.fill_in_the_blank(-answers.astype(float), asked.right)
-        return {"auc": scores.auc(self.outfits.compatible == 1, fits(whole).astype(float)), "fitb": float(fitb.mean())}
+        filled = scores.fill_in_the_blank(-answers.astype(float), asked.right)
+        return {"together": fits(whole).astype(float), "fitb": filled}
 
 
 def embedded(model, judge: Judge, name: str) -> np.ndarray:
@@ -243,6 +246,34 @@ def difference(judge: Judge, first: dict, second: dict) -> dict[str, tuple[float
     return out
 
 
+def finished(folder: pathlib.Path) -> dict[tuple[str, int], dict[int, pathlib.Path]]:
+    """Returns {(losses, labels): {seed: folder}} of the runs of a folder that have ended, or exits."""
+    runs, alike = collections.defaultdict(dict), {}
+    for path in sorted(folder.iterdir()):
+        losses, *rest = path.name.split("_")
+        if len(rest) != 2 or not all(part.isdigit() for part in rest):
+            continue
+        if workdir.read_record(path, "train") is None:
+            print(f"{path} is left out: its training has not ended", file=sys.stderr)
+            continue
+        config = workdir.read_config(path)
+        made = (round(100 * config["train"]["task_kwargs"]["labels"]), config["train"]["seed"])
+        if made != tuple(map(int, rest)):
+            sys.exit(f"{path} has {made[0]} % of the labels and seed {made[1]}: its name says otherwise")
+        facts = {"data": config["data"], **{key: config["train"][key] for key in ("init_from", "batch_size", "model")}}
+        if unlike := [key for key, value in facts.items() if value != alike.setdefault(key, value)]:
+            sys.exit(f"{path} has another {', '.join(unlike)} than the runs before it: compare like with like")
+        runs[losses, made[0]][made[1]] = path
+    if not runs:
+        sys.exit(f"{folder} has no finished run named <losses>_<labels>_<seed>, such as all_5_0")
+    for (losses, share), seeds in runs.items():
+        if (base := runs.get(("labelled", share))) is not None and not seeds.keys() & base.keys():
+            sys.exit(
+                f"{losses}, {share} %, has the seeds {sorted(seeds)}, and labelled {sorted(base)}: none is of both"
+            )
+    return runs
+
+
 def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -254,18 +285,7 @@ def main() -> None:
     parser.add_argument("--out", type=pathlib.Path, help="JSON file to write")
     parser.add_argument("--claims", action="store_true", help="write claims.json")
     given = parser.parse_args()
-    runs = collections.defaultdict(dict)
-    for path in sorted(given.folder.iterdir()):
-        losses, *rest = path.name.split("_")
-        if len(rest) == 2 and all(part.isdigit() for part in rest) and (path / "checkpoints").exists():
-            runs[losses, int(rest[0])][int(rest[1])] = path
-    if not runs:
-        sys.exit(f"{given.folder} has no run named <losses>_<labels>_<seed>, such as all_5_0")
-    for (losses, share), seeds in runs.items():
-        if (base := runs.get(("labelled", share))) is not None and not seeds.keys() & base.keys():
-            sys.exit(
-                f"{losses}, {share} %, has the seeds {sorted(seeds)}, and labelled {sorted(base)}: none is of both"
-            )
+    runs = finished(given.folder)
     # The runs with most labels, of labelled outfits alone if there are any: also their vectors before the projection.
     best_key = max(runs, key=lambda key: (key[1], key[0] == "labelled", key[0]))
     judge, found, wholes, plain, last = None, {}, {}, {}, None
@@ -289,11 +309,20 @@ def main() -> None:
     values["AUC"] = lambda one: scores.auc(judge.outfits.compatible == 1, one["together"])
     result = {}
 
+    def table(seeds):
+        """Returns {metric: a number for each seed} of runs {seed: scores}, of the metrics that they have."""
+        first = next(iter(seeds.values()))
+        return {
+            metric: [value(one) for one in seeds.values()]
+            for metric, value in values.items()
+            if SCORES[metric][0] in first
+        }
+
     def row(seeds):
         """Returns the cells of runs {seed: scores}: the mean, and each seed where there are several."""
-        cells = []
-        for metric, value in values.items():
-            each = [value(one) for one in seeds.values() if SCORES[metric][0] in one]
+        cells, numbers = [], table(seeds)
+        for metric in values:
+            each = numbers.get(metric, [])
             some = f" ({', '.join(f'{one:.3f}' for one in each)})" if len(each) > 1 else ""
             cells.append(f"{np.mean(each):.3f}{some}" if each else "")
         return cells
@@ -307,32 +336,33 @@ def main() -> None:
     fixed = {name: {0: one} for name, one in hand.items()}
     if given.start:
         model = inference.load(given.start)
-        fixed["before outfits"] = {0: judge.score(embedded(model, judge, model.config.embed.predict_fn))}
+        fixed[BEFORE] = {0: judge.score(embedded(model, judge, model.config.embed.predict_fn))}
     fixed[f"not projected ({best_key[0]}, {best_key[1]} %)"] = plain
+    halves = {"the rule itself": ("style", "colour"), STYLES: ("style",), "colours alone": ("colour",)}
+    fixed |= {name: {0: rule} for name, read in halves.items() if (rule := judge.rule(read))}
     for name, seeds in fixed.items():
         print(f"| {name} | {' | '.join(row(seeds))} |")
-        result[name] = {metric: [value(one) for one in seeds.values()] for metric, value in values.items()}
-    result["random"] = {f"recall@{K}": [float(lucky.mean())]}
-    result["popularity"] = {f"recall@{K}": [float(popular.mean())]}
-    halves = {"the rule itself": ("style", "colour"), "styles alone": ("style",), "colours alone": ("colour",)}
-    for name, read in halves.items():
-        if rule := judge.rule(read):
-            print(f"| {name} | {rule['auc']:.3f} | {rule['fitb']:.3f} | |")
-            result[name] = rule
+        result[name] = table(seeds)
+    result["random"] = {RECALL: [float(lucky.mean())]}
+    result["popularity"] = {RECALL: [float(popular.mean())]}
     for (losses, share), seeds in sorted(found.items(), key=lambda one: (one[0][1], one[0][0])):
         print(f"| {losses}, {share} % | {' | '.join(row(seeds))} |")
-        result[f"{losses}_{share}"] = {name: [value(one) for one in seeds.values()] for name, value in values.items()}
+        result[f"{losses}_{share}"] = table(seeds)
         if whole := wholes.get((losses, share)):
             print(f"| {losses}, {share} %, its set model | {' | '.join(row(whole))} |")
+            result[f"{losses}_{share}, its set model"] = table(whole)
 
     made, command = [], f"python benchmarks/outfits.py {' '.join(sys.argv[1:])}"
 
     def claim(name, statement, metric, value, base, gain, holds=None):
         """Prints and keeps a claim on numbers {seed: number} over a baseline's; above it, if nothing else is said."""
         holds = gain[1] > 0 if holds is None else holds
+        if len(value) == 1:
+            statement += f" (seed {next(iter(value))} alone)"
         value, base = ({str(seed): float(one) for seed, one in side.items()} for side in (value, base))
+        of_split = "" if given.split == "gallery" else f"-{given.split}"
         made.append({
-            "id": f"outfits-{name}-{given.name}", "system": "outfits", "statement": statement,
+            "id": f"outfits-{name}-{given.name}{of_split}", "system": "outfits", "statement": statement,
             "metric": f"{metric}, {given.name}, {given.split}", "value": value, "baseline": base,
             "difference": list(gain), "holds": bool(holds), "command": command,
         })  # fmt: skip
@@ -368,7 +398,7 @@ def main() -> None:
     if base:
         gain = difference(judge, base, more)["AUC"]
         what = f"with all losses, a tenth of the labels is within {NEAR} AUC of all labels without them"
-        claim("tenth-of-labels", what, "AUC", by_seed("AUC", more), by_seed("AUC", base), gain, gain[0] >= -NEAR)
+        claim("tenth-of-labels", what, "AUC", by_seed("AUC", more), by_seed("AUC", base), gain, gain[1] >= -NEAR)
     for (losses, share), whole in wholes.items():
         base = found[losses, share]
         for metric, gain in difference(judge, base, whole).items():
@@ -387,24 +417,26 @@ def main() -> None:
             claim(f"above-{losses}-{metric.lower()}", f"{what} ({losses})", metric,
                   by_seed(metric, runs_of), by_seed(metric, base), gain)  # fmt: skip
     best = found[best_key]
-    if "styles alone" in result and best_key[1] == 100:
-        base, value = dict.fromkeys(best, hand[floors["AUC"]]), by_seed("AUC", best)
-        styles = result["styles alone"]["auc"]
-        what = f"with all labels, an AUC of at least .90; a rule that reads styles alone has {styles:.3f}"
-        claim("auc", what, "AUC", value, by_seed("AUC", base), difference(judge, base, best)["AUC"],
-              np.mean(list(value.values())) >= 0.9)  # fmt: skip
-    metric = f"recall@{K}"
+    if STYLES in fixed and best_key[1] == 100:
+        base = dict.fromkeys(best, fixed[STYLES][0])
+        styles, value = by_seed("AUC", base), by_seed("AUC", best)
+        what = "with all labels, an AUC of at least .90; the baseline is a rule that reads styles alone"
+        gains = difference(judge, base, best)
+        claim("auc", what, "AUC", value, styles, gains["AUC"], np.mean(list(value.values())) >= 0.9)
+        what = "with all labels, more blanks are filled than by a rule that reads styles alone"
+        claim("above-styles-fitb", what, "FITB", by_seed("FITB", best), by_seed("FITB", base), gains["FITB"])
     hits = np.mean([one["rank"] <= K for one in best.values()], axis=0)
-    near_by = "before outfits" if given.start else "before the projection"
-    nearest = fixed.get("before outfits", plain)
-    for name, other, what in (
-        ("random", lucky, "a random order"),
-        ("popularity", popular, "the most popular listings"),
-        ("nearest", np.mean([one["rank"] <= K for one in nearest.values()], axis=0), f"the nearest, {near_by}"),
-    ):
-        gain = scores.mean_difference(other, hits, judge.members[metric])
-        statement = f"looks are completed with what was worn more often than by {what}"
-        claim(f"completion-{name}", statement, metric, by_seed(metric, best), dict.fromkeys(best, other.mean()), gain)
+    others = {"a random order": ("random", lucky)}
+    if (np.unique(judge.good.rows[judge.good.rows >= 0], return_counts=True)[1] > 1).any():
+        others["the most popular listings"] = ("popularity", popular)
+    nearest = {name: one[0]["rank"] <= K for name, one in fixed.items() if name in (*hand, BEFORE)}
+    name = max(nearest, key=lambda name: nearest[name].mean())
+    others[f"the nearest by {name}, the best that saw no outfit"] = ("nearest", nearest[name])
+    for what, (name, other) in others.items():
+        gain = scores.mean_difference(other, hits, judge.members[RECALL])
+        statement = f"{best_key[0]}, {best_key[1]} %: looks are completed with what was worn more often than by {what}"
+        base = dict.fromkeys(best, other.mean())
+        claim(f"completion-{name}", statement, RECALL, by_seed(RECALL, best), base, gain)
     colours = judge.listings.columns.get("colour")
     if colours is not None:
         names = np.array([*judge.listings.column_names["colour"], ""], object)

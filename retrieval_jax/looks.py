@@ -89,7 +89,7 @@ def of_gallery(
       table: attributes in the order of the embeddings, for conditions; None without.
 
     Raises:
-      InputError: a field that the catalogue does not have, or vectors of another predict function.
+      InputError: a field that the catalogue does not have, or vectors that are not of unit length.
     """
     names = [*types_of(info), ""]
     return Looks(
@@ -101,7 +101,7 @@ def of_gallery(
     )
 
 
-def photos(folder: str | os.PathLike, pictures: Sequence[np.ndarray], types: Sequence[str]) -> np.ndarray:
+def photos(folder: str | os.PathLike, pictures: Sequence[np.ndarray], types: Sequence[str]) -> Embeddings:
     """Embeds pictures that are not in the catalogue, such as a person's own photos of what they wear.
 
     Args:
@@ -110,7 +110,7 @@ def photos(folder: str | os.PathLike, pictures: Sequence[np.ndarray], types: Seq
       types: the type of each, by name.
 
     Returns:
-      float32 [n, D], for `Looks.complete(photos=...)`.
+      `Embeddings` [n, D] with the network's space, for `Looks.complete(photos=...)`.
 
     Raises:
       InputError: a run of another task, a type that it has not learned, or not one type per picture.
@@ -118,7 +118,9 @@ def photos(folder: str | os.PathLike, pictures: Sequence[np.ndarray], types: Seq
     from retrieval_jax import inference  # here: JAX takes seconds
 
     _config(pathlib.Path(folder))
-    return embedded(inference.load(folder), pictures, types)
+    model = inference.load(folder)
+    names = [f"photo {number}" for number in range(1, len(pictures) + 1)]
+    return Embeddings(names, embedded(model, pictures, types), {"space": model.space})
 
 
 def types_of(info: DataInfo) -> list[str]:
@@ -204,7 +206,7 @@ def judged(config, folder: str | os.PathLike, catalog: Catalog, k: int = 2) -> J
         questions = sets.blanks(catalog, "gallery", good, types, products)
     except InputError:  # too few listings for outfits, or of a type for a question
         return None
-    asked, _ = sets.asked(found, products)
+    asked = sets.asked(found, products)
     vectors = gallery.vectors
     totals = scores.sums(vectors[questions.rows], questions.rows >= 0, vectors[questions.answers])
     together = scores.compatibility(vectors[asked.rows], asked.rows >= 0)

@@ -138,6 +138,11 @@ def test_config_of_street_photos_runs_in_seconds(runs):
     script = CONFIGS.parent / "benchmarks" / "ccp_outfits.py"
     made = subprocess.run([sys.executable, script, archive, runs / "garments"], capture_output=True, text=True)
     assert "60 outfits" in made.stdout, made.stderr
+    listed = {
+        name: (runs / f"garments/{name}.csv").read_text().split() for name in ("train", "val", "gallery", "query")
+    }
+    photos = {name: {line.split(",")[0].partition("-")[0] for line in lines[1:]} for name, lines in listed.items()}
+    assert sum(map(len, photos.values())) == len(set.union(*photos.values())) == 60  # none in two splits
     config = command_line.load_config(CONFIGS / "ccp_outfits.py", "runlocal")
     config.data.kwargs.root = str(runs / "garments")
     folder = runs / workdir.default_name("ccp_outfits", "runlocal")

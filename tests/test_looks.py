@@ -33,7 +33,7 @@ def test_looks_are_completed_from_listings_and_from_photos(finished, tmp_path):
 
     first = int(np.flatnonzero(gallery.types != "")[0])
     own = looks.photos(folder, [split.images[first]], [gallery.types[first]])
-    np.testing.assert_allclose(own[0], gallery.gallery.vectors[first], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(own.vectors[0], gallery.gallery.vectors[first], rtol=1e-4, atol=1e-5)
     kinds = [name for name in gallery.kinds if name != gallery.types[first]][:2]
     (by_id,) = gallery.complete([gallery.gallery.ids[first]], kinds, 1)
     (by_photo,) = gallery.complete([], kinds, 1, photos=own)
@@ -45,6 +45,9 @@ def test_looks_are_completed_from_listings_and_from_photos(finished, tmp_path):
     )
     assert gallery.colours[other.rows[kinds[0]]] != taken
 
+    other_space = Embeddings(own.ids, own.vectors, {"space": "of another run"})
+    with pytest.raises(InputError, match="photos are of the space 'of another run', and the gallery of"):
+        gallery.complete([], kinds, 1, photos=other_space)
     with pytest.raises(InputError, match="has not learned the type 'topps'"):
         looks.photos(folder, [split.images[first]], ["topps"])
     with pytest.raises(InputError, match="give one for each"):
@@ -91,7 +94,7 @@ def test_an_exported_model_embeds_items_by_their_types(finished, tmp_path):
     names = [label.partition("=")[2] for label in served.labels["label_names"]]
     images = loading.load(config.data).split("gallery").images
     pictures, kinds = [images[0], images[1]], [names[0], names[1]]
-    wanted = looks.photos(folder, pictures, kinds)
+    wanted = np.asarray(looks.photos(folder, pictures, kinds).vectors)
     found = served.embed({"image": pictures, "type": np.array([0, 1], np.int32)})
     np.testing.assert_allclose(found, wanted, atol=1e-5)
     with pytest.raises(InputError, match="takes 'type'"):

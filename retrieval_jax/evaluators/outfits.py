@@ -1,5 +1,6 @@
 """Outfits of a split during training: the AUC of compatibility and fill in the blank, by the public protocol."""
 
+import logging
 import pathlib
 
 import numpy as np
@@ -11,6 +12,8 @@ from retrieval_jax.errors import InputError
 from retrieval_jax.evaluators import Evaluation
 from retrieval_jax.scoring import outfits as scores
 
+_log = logging.getLogger(__name__)
+
 
 def make(task, catalog, *, config, mesh=None, workdir=None, split="val", max_outfits=500) -> Evaluation | None:
     """Makes the evaluation.
@@ -21,7 +24,8 @@ def make(task, catalog, *, config, mesh=None, workdir=None, split="val", max_out
       max_outfits: largest number of outfits, and of blanks, chosen at random, always the same; 0 for all.
 
     Returns:
-      The `Evaluation`, with the scores "outfits/auc" and "outfits/fitb"; None where the split has no outfits.
+      The `Evaluation`, with the scores "outfits/auc" and "outfits/fitb", the second where blanks can be asked; None
+      where the split has no outfits, or too few to compare.
 
     Raises:
       InputError: the task does not embed items by type.
@@ -38,10 +42,17 @@ def make(task, catalog, *, config, mesh=None, workdir=None, split="val", max_out
     found = found.take(_some(len(found), max_outfits))
     if not len(found.good()):
         return None
-    outfits, _ = sets.asked(found, products)
-    questions = sets.blanks(catalog, split, found.good(), types, products)
-    questions = questions.take(_some(len(questions), max_outfits))
-    every = (outfits.rows, questions.rows, questions.answers)
+    outfits = sets.asked(found, products)
+    every, questions = [outfits.rows], None
+    try:
+        questions = sets.blanks(catalog, split, found.good(), types, products)
+        questions = questions.take(_some(len(questions), max_outfits))
+        every += [questions.rows, questions.answers]
+    except InputError as problem:  # a small split
+        _log.warning("the evaluation 'outfits' of %s has no blanks, only the AUC: %s", split, problem)
+    if not 0 < (outfits.compatible == 1).sum() < len(outfits):
+        _log.warning("no evaluation 'outfits': %s has too few outfits to compare those that go together with", split)
+        return None
     rows = np.unique(np.concatenate([one[one >= 0] for one in every]))
     place = np.zeros(len(listings), np.int64)
     place[rows] = np.arange(len(rows))
@@ -54,11 +65,14 @@ def make(task, catalog, *, config, mesh=None, workdir=None, split="val", max_out
         vectors = made["embedding"]
         together = scores.compatibility(vectors[place[outfits.rows]], outfits.rows >= 0)
         yield "outfits/auc", scores.auc(outfits.compatible == 1, together)
+        if questions is None:
+            return
         sums = scores.sums(vectors[place[questions.rows]], questions.rows >= 0, vectors[place[questions.answers]])
         yield "outfits/fitb", float(scores.fill_in_the_blank(sums, questions.right).mean())
 
-    of = f"outfits: {len(outfits):,} of the {split} split, {len(questions):,} blanks"
-    return Evaluation(run, ("outfits/auc", "outfits/fitb"), of)
+    names = ("outfits/auc",) if questions is None else ("outfits/auc", "outfits/fitb")
+    of = f"outfits: {len(outfits):,} of the {split} split, {0 if questions is None else len(questions):,} blanks"
+    return Evaluation(run, names, of)
 
 
 def _some(count: int, most: int) -> np.ndarray:

@@ -6,14 +6,14 @@ mean distance of its pairs, and a blank takes the answer with the smallest sum o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from retrieval_jax import arguments
 from retrieval_jax.errors import InputError
 
-_NUMBERS = 1 << 24  # of distances in memory at once
+_NUMBERS = 1 << 24  # that are in memory at once
 
 
 def compatibility(vectors: np.ndarray, there: np.ndarray) -> np.ndarray:
@@ -34,10 +34,13 @@ def compatibility(vectors: np.ndarray, there: np.ndarray) -> np.ndarray:
     vectors = arguments.array(vectors, "vectors", "compatibility", ("n", "k", "D")).astype(np.float64)
     there = arguments.array(there, "there", "compatibility", vectors.shape[:2])
     first, second = np.triu_indices(vectors.shape[1], 1)
-    both = there[:, first] & there[:, second]
-    distance = np.linalg.norm(vectors[:, first] - vectors[:, second], axis=2)
-    total, count = np.where(both, distance, 0.0).sum(1), both.sum(1)
-    return 1.0 - np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
+    out = np.empty(len(vectors))
+    for some in _blocks(len(vectors), len(first) * vectors.shape[2]):
+        both = there[some][:, first] & there[some][:, second]
+        distance = np.linalg.norm(vectors[some][:, first] - vectors[some][:, second], axis=2)
+        total, count = np.where(both, distance, 0.0).sum(1), both.sum(1)
+        out[some] = 1.0 - np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
+    return out
 
 
 def sums(vectors: np.ndarray, there: np.ndarray, answers: np.ndarray) -> np.ndarray:
@@ -57,8 +60,11 @@ def sums(vectors: np.ndarray, there: np.ndarray, answers: np.ndarray) -> np.ndar
     vectors = arguments.array(vectors, "vectors", "outfits", ("n", "k", "D")).astype(np.float64)
     there = arguments.array(there, "there", "outfits", vectors.shape[:2])
     answers = arguments.array(answers, "answers", "outfits", (len(vectors), "c", vectors.shape[2])).astype(np.float64)
-    distance = np.linalg.norm(answers[:, :, None] - vectors[:, None], axis=3)
-    return np.where(there[:, None], distance, 0.0).sum(2)
+    out = np.empty(answers.shape[:2])
+    for some in _blocks(len(vectors), vectors[:1].size * answers.shape[1]):
+        distance = np.linalg.norm(answers[some][:, :, None] - vectors[some][:, None], axis=3)
+        out[some] = np.where(there[some][:, None], distance, 0.0).sum(2)
+    return out
 
 
 def fill_in_the_blank(totals: np.ndarray, right: np.ndarray | int = 0) -> np.ndarray:
@@ -108,6 +114,13 @@ def auc(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray | None = Non
     weights = np.ones(len(labels)) if weights is None else np.asarray(weights, np.float64)
     _, place = np.unique(scores, return_inverse=True)
     return _auc(labels, place, weights)
+
+
+def _blocks(count: int, each: int) -> Iterator[slice]:
+    """Yields slices of rows, of which `each` numbers are needed at once."""
+    step = max(1, _NUMBERS // max(1, each))
+    for start in range(0, count, step):
+        yield slice(start, start + step)
 
 
 def _auc(labels: np.ndarray, place: np.ndarray, weights: np.ndarray) -> float:
@@ -233,7 +246,7 @@ def ranks(
       int64 [n], from 1: the rank of the first listing of the hidden product.
 
     Raises:
-      InputError: other shapes.
+      InputError: other shapes, or an outfit that still has all that would be right.
     """
     vectors = arguments.array(vectors, "vectors", "completion", ("n", "k", "D")).astype(np.float64)
     there = arguments.array(there, "there", "completion", vectors.shape[:2])
@@ -250,17 +263,18 @@ def ranks(
     for kind in np.unique(types[hidden]):
         rows = np.flatnonzero(types == kind)
         asked = np.flatnonzero(types[hidden] == kind)
-        step = max(1, _NUMBERS // max(1, len(rows) * vectors.shape[1]))
-        for start in range(0, len(asked), step):
-            some = asked[start : start + step]
-            block = vectors[some]
-            dots = np.einsum("nkd,gd->nkg", block, gallery[rows])
-            square = np.einsum("nkd,nkd->nk", block, block)[..., None] + squares[rows] - 2 * dots
+        for block in _blocks(len(asked), len(rows) * vectors.shape[1]):
+            some = asked[block]
+            left = vectors[some]
+            dots = np.einsum("nkd,gd->nkg", left, gallery[rows])
+            square = np.einsum("nkd,nkd->nk", left, left)[..., None] + squares[rows] - 2 * dots
             total = np.where(there[some][..., None], np.sqrt(np.maximum(square, 0.0)), 0.0).sum(1)
             right = products[rows] == products[hidden[some]][:, None]
             if own is not None:
                 there_already = (rows == own[some][..., None]).any(1)
                 total, right = np.where(there_already, np.inf, total), right & ~there_already
+            if not right.any(1).all():
+                raise InputError("completion: own has the hidden item, or all listings of its product: take it out")
             order = np.lexsort((np.broadcast_to(place[rows], total.shape), total), axis=1)
             out[some] = np.take_along_axis(right, order, axis=1).argmax(1) + 1
     return out

@@ -54,6 +54,14 @@ def test_one_product_is_in_a_look_once():
         assert len({0, *(products[row] for row in look.rows.values())}) == 3
 
 
+def test_no_two_looks_show_one_product_as_the_same_type():
+    products = np.arange(G) // 6
+    found = looks(products=products).complete([IDS[0]], ["shoes", "bags"], 9)
+    for slot in ("shoes", "bags"):
+        shown = [products[look.rows[slot]] for look in found if slot in look.rows]
+        assert len(shown) == len(set(shown)) >= 8  # of nine that are not the start's
+
+
 def test_conditions_are_met_and_what_nothing_fits_is_left_out():
     table = attribute.build({"colour": FIELD}, G)
     found = looks(table=table).complete(

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from retrieval_jax import inference, train
+from retrieval_jax.data import info as info_lib
 from retrieval_jax.data import loading
 from retrieval_jax.data.outfits import sets
 from retrieval_jax.errors import InputError
+from retrieval_jax.evaluators import outfits as evaluation
 from retrieval_jax.models import outfits as networks
 from retrieval_jax.settings import tasks as options
 from retrieval_jax.tasks import outfit
@@ -105,6 +107,21 @@ def test_a_smaller_share_of_labels_is_part_of_a_larger_one():
         assert made.beside["unlabelled"].ids == [train.ids[row] for row in rows] and 0 < len(rows) < 1500
     assert found[0.2] < found[0.5] < found[1.0]
     assert [len(one) for one in found.values()] == [2, 6, 12]  # of 24, half go together
+
+
+def test_a_small_val_is_scored_by_what_can_be_asked(tmp_path, caplog):
+    config, catalog = settings(), loading.load(settings().data)
+    _, info = outfit.examples(config, catalog, None)
+    info_lib.save(tmp_path / "checkpoints" / "data_info.json", info)
+    task, table = outfit.make(config.train, info), catalog.table("outfits", "val")
+    good = np.flatnonzero(table.columns["compatible"] == 1)
+    bad = np.flatnonzero(table.columns["compatible"] == 0)
+    for rows, names in (([good[0], bad[0]], ("outfits/auc",)), (good[:1], None)):
+        few = dataclasses.replace(table, columns={name: column[rows] for name, column in table.columns.items()})
+        small = dataclasses.replace(catalog, tables={"outfits/val": few})
+        made = evaluation.make(task, small, config=config, workdir=tmp_path)
+        assert made is None if names is None else made.names == names
+    assert "has no blanks" in caplog.text and "too few outfits to compare" in caplog.text
 
 
 def test_products_of_another_split_are_not_those_of_the_outfits():

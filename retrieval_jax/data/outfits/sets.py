@@ -129,7 +129,7 @@ def of_table(table: Table, types: np.ndarray) -> Outfits:
     order = np.argsort(kinds < 0, axis=1, kind="stable")  # what is left, first
     kinds = np.take_along_axis(kinds, order, 1)
     rows = np.where(kinds >= 0, np.take_along_axis(rows, order, 1), -1)
-    usable = (kinds >= 0).sum(1) >= 2
+    usable = ((rows >= 0) & (rows != rows[:, :1])).any(1)  # two different ones
     width = max(2, int((kinds >= 0).sum(1).max(initial=0)))
     return Outfits(rows[usable, :width], kinds[usable, :width], _compatible(table)[usable], int((~usable).sum()))
 
@@ -198,8 +198,9 @@ def questions(outfits: Outfits, products: np.ndarray, *, choices: int = 4, seed:
         answers.append(wrong[:at] + [int(rows[place])] + wrong[at:])
     if not kept:
         raise InputError(f"none of {len(outfits):,} outfits has {choices - 1} other listings of a type for a question")
-    rows, types = outfits.rows[kept].copy(), outfits.types[kept].copy()
-    rows[np.arange(len(kept)), blanks] = types[np.arange(len(kept)), blanks] = -1
+    rows = outfits.rows[kept]
+    taken = rows == rows[np.arange(len(kept)), blanks][:, None]  # also where the outfit has it twice
+    rows, types = np.where(taken, -1, rows), np.where(taken, -1, outfits.types[kept])
     return Questions(rows, types, np.array(answers, np.int64), np.array(right, np.int64))
 
 
@@ -255,31 +256,23 @@ def exchanged(outfits: Outfits, products: np.ndarray, *, seed: int = 0) -> Outfi
     return Outfits(rows, types, np.zeros(len(rows), np.int32))
 
 
-def asked(outfits: Outfits, products: np.ndarray, *, seed: int = 0) -> tuple[Outfits, np.ndarray]:
-    """Returns outfits that go together and outfits that do not, and which belong together.
+def asked(outfits: Outfits, products: np.ndarray, *, seed: int = 0) -> Outfits:
+    """Returns outfits that go together, and outfits that do not.
 
     Args:
       outfits: of a table; where it says nothing of what does not go together, `exchanged` makes it.
       products: int [n], see `products_of`.
       seed: of the draws.
-
-    Returns:
-      The `Outfits`, and int [n], equal for an outfit and the one that was made of it.
     """
     if (outfits.compatible == 0).any():
-        known = outfits.take(outfits.compatible >= 0)
-        # An outfit that shares all items but one with the one before it was made of it.
-        same = (known.rows[1:, :, None] == known.rows[:-1, None, :]) & (known.rows[1:, :, None] >= 0)
-        shared = same.any(2).sum(1) >= (known.rows[1:] >= 0).sum(1) - 1
-        joined = shared & (known.compatible[1:] != known.compatible[:-1])
-        return known, np.cumsum(np.append(True, ~joined)) - 1
+        return outfits.take(outfits.compatible >= 0)
     good = outfits.good()
     bad = exchanged(good, products, seed=seed)
-    usable = (bad.rows >= 0).sum(1) >= 2
-    groups = np.concatenate([np.arange(len(good)), np.flatnonzero(usable)])
-    good, bad = dataclasses.replace(good, compatible=np.ones(len(good), np.int32)), bad.take(usable)
-    both = [np.concatenate([getattr(one, name) for one in (good, bad)]) for name in ("rows", "types", "compatible")]
-    return Outfits(*both), groups
+    bad = bad.take((bad.rows >= 0).sum(1) >= 2)
+    good = dataclasses.replace(good, compatible=np.ones(len(good), np.int32))
+    return Outfits(*(
+        np.concatenate([getattr(one, name) for one in (good, bad)]) for name in ("rows", "types", "compatible")
+    ))  # fmt: skip
 
 
 def _pools(outfits: Outfits) -> dict[int, np.ndarray]:

@@ -162,10 +162,13 @@ def check(name: str, rows: Rows, splits: Mapping[str, Rows]) -> Found:
             rows.mark(int(row), "missing value", f"{column} is empty; fill it in or remove the row")
     exploded = {column: _exploded(frame[column]) for column in form.listings}
     if name == "outfits":
-        few = np.bincount(exploded["listings"]["row"].to_numpy(), minlength=len(rows)) < 2
+        distinct = exploded["listings"].unique(["row", "id"])
+        few = np.bincount(distinct["row"].to_numpy(), minlength=len(rows)) < 2
         for row in np.flatnonzero(few):
             rows.mark(
-                int(row), "fewer than two listings", "an outfit has two listings or more; add one or remove the row"
+                int(row),
+                "fewer than two listings",
+                "an outfit has two different listings or more; add one or remove the row",
             )
     for column in form.optional:
         _check_values(rows, column)

@@ -90,7 +90,7 @@ class Looks:
         slots: Sequence[str] = (),
         k: int = 4,
         *,
-        photos: np.ndarray | None = None,
+        photos: np.ndarray | Embeddings | None = None,
         conditions: Mapping | str | None = None,
         conditions_of: Mapping[str, Mapping | str] | None = None,
         most_of_a_colour: float = 0.5,
@@ -98,13 +98,14 @@ class Looks:
         """Completes a look with one listing for each slot.
 
         The first look takes, slot after slot, the listing with the smallest sum of distances to all that is chosen so
-        far; each further look does so with listings that no look before it has.
+        far; each further look does so with products that no look before it has as that type.
 
         Args:
           listings: ids of the gallery that the outfit has.
           slots: types to fill in, in this order; a type may come twice.
           k: looks.
-          photos: [m, D] vectors of unit length of what is not in the gallery, such as a person's own photo.
+          photos: [m, D] vectors of unit length of what is not in the gallery, such as a person's own photo: an array,
+            or `Embeddings`, whose space is compared with the gallery's.
           conditions: of every slot, see `index.attribute.parse`; required and excluded ones.
           conditions_of: {slot: further conditions}.
           most_of_a_colour: largest share of the k listings of a slot that may have one colour, 0 to 1; at least one
@@ -115,8 +116,8 @@ class Looks:
           nothing fits.
 
         Raises:
-          InputError: an unknown listing or type, conditions without attributes or preferred ones, photos whose length
-            is not 1, or nothing to start from.
+          InputError: an unknown listing or type, conditions without attributes or preferred ones, photos of another
+            space or whose length is not 1, or nothing to start from.
         """
         k = arguments.integer(k, "k", _WHERE)
         share = arguments.number(most_of_a_colour, "most_of_a_colour", _WHERE, low=0, high=1)
@@ -133,24 +134,24 @@ class Looks:
         names = slot_names(slots)
         allowed = {slot: self._allowed(slot, [conditions, of_slot.get(slot)]) for slot in dict.fromkeys(slots)}
         most = max(1, math.floor(share * k))
-        used = np.zeros(len(self.types), bool)
-        used[taken] = True
+        # By type: where what is alike is a photo, its shoes may follow its bag.
+        used = {slot: np.zeros(self.products.max(initial=-1) + 1, bool) for slot in allowed}
         counts = np.zeros((len(slots), self._colour_of.max(initial=0) + 1), np.int64)
         to_start = {slot: _distances(self._vectors(rows), start).sum(1) for slot, rows in allowed.items()}
         looks = []
         for _ in range(k):
-            chosen, vectors, products = {}, start, set(self.products[taken].tolist())
+            chosen, vectors, products = {}, start, self.products[taken].tolist()
             for number, slot in enumerate(slots):
                 rows = allowed[slot]
-                free = ~used[rows] & (counts[number, self._colour_of[rows]] < most)
-                free &= ~np.isin(self.products[rows], list(products))
+                free = ~used[slot][self.products[rows]] & (counts[number, self._colour_of[rows]] < most)
+                free &= ~np.isin(self.products[rows], products)
                 if not free.any():
                     continue
                 sums = to_start[slot][free] + _distances(self._vectors(rows[free]), vectors[len(start) :]).sum(1)
                 row = int(rows[free][sums.argmin()])  # rows are in the order of ids: the first of equal sums
                 chosen[names[number]] = row
-                used[row] = True
-                products.add(int(self.products[row]))
+                used[slot][self.products[row]] = True
+                products.append(int(self.products[row]))
                 counts[number, self._colour_of[row]] += bool(self.colours[row])
                 vectors = np.concatenate([vectors, self._vectors([row])])
             if not chosen:
@@ -171,6 +172,14 @@ class Looks:
                 raise InputError(f"{_WHERE}: the gallery has no listing {short(repr(item))}: give ids of its listings")
             rows.append(self._row_of[item])
         parts = [self._vectors(rows)] if rows else []
+        if isinstance(photos, Embeddings):
+            spaces = photos.meta.get("space"), self.gallery.meta.get("space")
+            if spaces[0] != spaces[1]:
+                raise InputError(
+                    f"{_WHERE}: photos are of the space {spaces[0]!r}, and the gallery of {spaces[1]!r}: embed "
+                    "both with one network"
+                )
+            photos = np.asarray(photos.vectors)
         if photos is not None:
             parts.append(arguments.array(photos, "photos", _WHERE, ("m", dim)).astype(np.float64))
             _check_lengths(parts[-1], "photos")

@@ -1,5 +1,6 @@
 """Polyvore Outfits in its own layout: outfits, compatibility questions, blanks, and a sentence for what is wrong."""
 
+import itertools
 import json
 
 import cv2
@@ -7,8 +8,9 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from retrieval_jax import run
+from retrieval_jax import looks, run
 from retrieval_jax.data import loading
+from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.settings import tasks
 from tiny import tiny_config
@@ -87,6 +89,28 @@ def test_a_run_learns_from_it_and_asks_its_blanks(root, tmp_path, tiny_variant):
     run.run(config, tmp_path / "run")
     assert '"pseudo_loss"' in (tmp_path / "run/metrics.jsonl").read_text()
     assert "of 1 questions, by chance 50.0 %. AUC of 2 outfits" in (tmp_path / "run/report.html").read_text("utf-8")
+
+    # The public protocol, read from the files themselves: items by "<set>_<place>", the right answer is of the set.
+    made = Embeddings.load(tmp_path / "run/embeddings/trained/gallery")
+    vectors = dict(zip(made.ids, np.asarray(made.vectors, np.float64), strict=True))
+
+    def point(name):
+        number, place = name.split("_")
+        return vectors[f"gallery-{SETS['test'][number][int(place) - 1]}"]
+
+    def apart(first, second):
+        return np.linalg.norm(point(first) - point(second))
+
+    (blank,) = json.loads((root / "nondisjoint/fill_in_blank_test.json").read_text())
+    sums = [sum(apart(answer, one) for one in blank["question"]) for answer in blank["answers"]]
+    scored = []
+    for line in (root / "nondisjoint/compatibility_test.txt").read_text().splitlines():
+        label, *items = line.split()
+        scored.append((int(label), 1 - np.mean([apart(*pair) for pair in itertools.combinations(items, 2)])))
+    found = looks.judged(config, tmp_path / "run", load(root))
+    np.testing.assert_allclose(found.sums, [sums], rtol=1e-5)
+    assert found.filled.tolist() == [float(blank["answers"][np.argmin(sums)].startswith("5_"))]
+    assert found.auc == float(scored[0][1] > scored[1][1])
 
 
 def test_what_is_wrong_is_said(root):

@@ -70,12 +70,23 @@ def test_exchanged_outfits_keep_their_types_and_share_no_product():
         assert not own & set(PRODUCTS[made[there]]) and (TYPES[made[there]] == kinds[there]).all()
 
 
-def test_what_is_asked_keeps_an_outfit_and_what_was_made_of_it_together():
-    both, groups = sets.asked(outfits(), PRODUCTS)
-    assert (both.compatible == 1).sum() == len(outfits()) and len(groups) == len(both)
-    assert np.bincount(groups).max() == 2
+def test_what_is_asked_is_said_by_the_table_or_made():
+    both = sets.asked(outfits(), PRODUCTS)
+    bad = sets.exchanged(outfits(), PRODUCTS)
+    assert (both.compatible == 1).sum() == len(outfits())
+    np.testing.assert_array_equal(both.rows[both.compatible == 0], bad.rows[(bad.rows >= 0).sum(1) >= 2])
     rows = np.repeat(np.array([[0, 1, 2], [3, 4, 5], [6, 7, 8]]), 2, axis=0)
-    rows[1::2, 0] = [30, 33, 36]  # every second is the one before with an item exchanged
-    table = Table({"listings": rows, "compatible": np.tile([1, 0], 3).astype(np.int32)}, {"listings": "train"})
-    both, groups = sets.asked(sets.of_table(table, TYPES), PRODUCTS)
-    assert groups.tolist() == [0, 0, 1, 1, 2, 2] and both.compatible.tolist() == [1, 0, 1, 0, 1, 0]
+    table = Table({"listings": rows, "compatible": np.array([1, 0, 1, -1, 1, 0], np.int32)}, {"listings": "train"})
+    both = sets.asked(sets.of_table(table, TYPES), PRODUCTS)
+    np.testing.assert_array_equal(both.rows, rows[[0, 1, 2, 4, 5]])
+    assert both.compatible.tolist() == [1, 0, 1, 1, 0]
+
+
+def test_an_outfit_that_has_a_listing_twice_gives_no_answer_away():
+    rows = np.concatenate([outfits().rows, [[0, 1, 0], [2, 2, -1]]])
+    found = sets.of_table(Table({"listings": rows}, {"listings": "train"}), TYPES)
+    assert len(found) == len(outfits()) + 1 and found.left_out == 1
+    for seed in range(8):
+        asked = sets.questions(found, PRODUCTS, seed=seed)
+        right = asked.answers[np.arange(len(asked)), asked.right]
+        assert not (asked.rows == right[:, None]).any() and ((asked.rows >= 0) == (asked.types >= 0)).all()

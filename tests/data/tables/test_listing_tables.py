@@ -83,7 +83,7 @@ def test_places_of_clicks_are_beside_their_listings(shop):
 
 
 def test_outfits(shop):
-    found, bad, sentences = _load(shop, "outfits", ["a b d,1", "c a,no", "b c,", "a,1", "a missing,1", "a b,maybe"])
+    found, bad, sentences = _load(shop, "outfits", ["a b d,1", "c a,no", "b c,", "a a,1", "a missing,1", "a b,maybe"])
     table = found.table("outfits", "train")
     assert table.columns["listings"].tolist() == [[0, 1, 3], [2, 0, -1], [1, 2, -1]]
     assert table.columns["compatible"].tolist() == [1, 0, -1] and table.rows_of == {"listings": "train"}
