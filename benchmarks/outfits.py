@@ -355,7 +355,7 @@ def main() -> None:
     made, command = [], f"python benchmarks/outfits.py {' '.join(sys.argv[1:])}"
 
     def claim(name, statement, metric, value, base, gain, holds=None):
-        """Prints and keeps a claim on numbers {seed: number} over a baseline's; above it, if nothing else is said."""
+        """Prints and keeps a claim on numbers {seed: number} over a baseline's; it holds above it by default."""
         holds = gain[1] > 0 if holds is None else holds
         if len(value) == 1:
             statement += f" (seed {next(iter(value))} alone)"

@@ -234,7 +234,7 @@ def outfit() -> ConfigDict:
             "same_product": "",  # a column whose equal values are one product; empty where each listing is its own
             "min_count": 1,  # training listings that a type needs
             "labels": 1.0,  # share of the outfits that is learned from; a smaller share is part of a larger one
-            "max_items": 8,  # of an outfit that are learned, the first; a step has room for so many of each outfit
+            "max_items": 8,  # of an outfit that are learned, the first; a step is as wide as its longest outfit
             "margin": 0.4,  # of all triplets, in distances of unit vectors
             "pseudo_weight": 1.0,  # of outfits made of unlabelled items, relative to those that are labelled
             "pseudo_ramp": 100,  # steps in which that weight grows from almost 0
