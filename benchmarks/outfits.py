@@ -9,15 +9,16 @@
 
 Reads finished runs named <losses>_<labels>_<seed> in a folder and trains nothing; they need no embeddings. All scores
 are of the gallery's outfits, which nothing was chosen on (training and its evaluations see train and val). AUC and
-blanks follow the public protocol (`scoring.outfits`); scores of seeds are averaged, and intervals (95 %) know that
-outfits share products. Beside them stand a random order; distances without training: colours and edges
-(`colour_and_edges`), colours alone, and the mean colour of what differs from the ground, which is also what light does
-to a picture; the network that training starts from (--start); the vectors before the projection, of the runs with most
-labels; and, on the embedded catalogue, the rule itself, and what its two halves would score alone. Completion takes an
-item out of every outfit that goes together and ranks the gallery's listings of its type: random, by how many other
-outfits a listing is in (popularity), by the nearest vectors, and by the run. Looks of four are completed by a run with
-most labels, with and without the limit on one colour. Runs of `sets=true` (named sets_<labels>_<seed>, say) are also
-scored by their model of whole outfits.
+blanks follow the public protocol (`scoring.outfits`); scores of seeds are averaged, and intervals (95 %) are over
+outfits, which share products, for the networks as trained. Beside them stand a random order; distances without
+training: colours and edges (`colour_and_edges`), colours alone, and the mean colour of what differs from the ground,
+which is also what light does to a picture; the network that training starts from (--start; where that is public
+weights, a run of `steps=1` with --config.train.learning_rate=1e-12); the vectors before the projection, of the runs
+with most labels; and, on the embedded catalogue, the rule itself, and what its two halves would score alone. Completion
+takes an item out of every outfit that goes together and ranks the gallery's listings of its type: random, by how many
+other outfits a listing is in (popularity), by the nearest vectors, and by the run. Looks of four are completed by a run
+with most labels, with and without the limit on one colour. Runs of `sets=true` (named sets_<labels>_<seed>, say) are
+also scored by their model of whole outfits.
 
 Longer than 400 lines: what is asked, the floors and the claims are read side by side.
 """
@@ -43,6 +44,7 @@ from retrieval_jax.data.shop import shoppers  # noqa: E402
 from retrieval_jax.embeddings import Embeddings  # noqa: E402
 from retrieval_jax.index.attribute.looks import Looks  # noqa: E402
 from retrieval_jax.scoring import outfits as scores  # noqa: E402
+from retrieval_jax.settings.outfits import LOSSES  # noqa: E402
 
 K = 10
 RECALL = f"recall@{K}"
@@ -133,7 +135,8 @@ class Judge:
 
     def by_popularity(self) -> np.ndarray:
         """Returns the rank [n] of the hidden item by the number of other outfits that a listing is in."""
-        count = np.bincount(self.good.rows[self.good.rows >= 0], minlength=len(self.listings)).astype(float)
+        own = [np.unique(rows[rows >= 0]) for rows in self.good.rows]
+        count = np.bincount(np.concatenate(own), minlength=len(self.listings)).astype(float)
         place = np.argsort(np.argsort(np.array(list(self.listings.ids))))
         out = []
         for rows, hidden in zip(self.left, self.hidden, strict=True):
@@ -246,23 +249,33 @@ def difference(judge: Judge, first: dict, second: dict) -> dict[str, tuple[float
     return out
 
 
-def finished(folder: pathlib.Path) -> dict[tuple[str, int], dict[int, pathlib.Path]]:
-    """Returns {(losses, labels): {seed: folder}} of the runs of a folder that have ended, or exits."""
-    runs, alike = collections.defaultdict(dict), {}
+def finished(folder: pathlib.Path) -> tuple[dict[tuple[str, int], dict[int, pathlib.Path]], dict[tuple[str, int], int]]:
+    """Returns {(losses, labels): {seed: folder}} of the runs of a folder that have ended, and their steps, or exits."""
+    runs, steps, alike = collections.defaultdict(dict), {}, {}
     for path in sorted(folder.iterdir()):
         losses, *rest = path.name.split("_")
         if len(rest) != 2 or not all(part.isdigit() for part in rest):
             continue
-        if workdir.read_record(path, "train") is None:
+        if (record := workdir.read_record(path, "train")) is None:
             print(f"{path} is left out: its training has not ended", file=sys.stderr)
             continue
         config = workdir.read_config(path)
-        made = (round(100 * config["train"]["task_kwargs"]["labels"]), config["train"]["seed"])
+        train, kwargs = config["train"], dict(config["train"]["task_kwargs"])
+        made = (round(100 * kwargs.pop("labels")), train["seed"])
         if made != tuple(map(int, rest)):
             sys.exit(f"{path} has {made[0]} % of the labels and seed {made[1]}: its name says otherwise")
-        facts = {"data": config["data"], **{key: config["train"][key] for key in ("init_from", "batch_size", "model")}}
+        weights = tuple(kwargs.pop(f"{name}_weight") for name in ("pseudo", "consistency", "set"))
+        if losses in LOSSES and weights != (*LOSSES[losses], 0.0):
+            sys.exit(
+                f"{path} has the weights {weights} of pseudo-outfits, consistency and sets: its name says otherwise"
+            )
+        facts = {"data": workdir.without_free("data", config["data"]), "task_kwargs": kwargs}
+        same = ("init_from", "batch_size", "model", "learning_rate", "learning_rate_rules", "ema_decay", "transforms")
+        facts |= {key: train[key] for key in same}
         if unlike := [key for key, value in facts.items() if value != alike.setdefault(key, value)]:
             sys.exit(f"{path} has another {', '.join(unlike)} than the runs before it: compare like with like")
+        if steps.setdefault((losses, made[0]), record["summary"]["steps"]) != record["summary"]["steps"]:
+            sys.exit(f"{path} has another number of steps than the other seeds of {losses}, {made[0]} %")
         runs[losses, made[0]][made[1]] = path
     if not runs:
         sys.exit(f"{folder} has no finished run named <losses>_<labels>_<seed>, such as all_5_0")
@@ -271,7 +284,7 @@ def finished(folder: pathlib.Path) -> dict[tuple[str, int], dict[int, pathlib.Pa
             sys.exit(
                 f"{losses}, {share} %, has the seeds {sorted(seeds)}, and labelled {sorted(base)}: none is of both"
             )
-    return runs
+    return runs, steps
 
 
 def main() -> None:
@@ -285,7 +298,7 @@ def main() -> None:
     parser.add_argument("--out", type=pathlib.Path, help="JSON file to write")
     parser.add_argument("--claims", action="store_true", help="write claims.json")
     given = parser.parse_args()
-    runs = finished(given.folder)
+    runs, steps = finished(given.folder)
     # The runs with most labels, of labelled outfits alone if there are any: also their vectors before the projection.
     best_key = max(runs, key=lambda key: (key[1], key[0] == "labelled", key[0]))
     judge, found, wholes, plain, last = None, {}, {}, {}, None
@@ -346,7 +359,7 @@ def main() -> None:
     result["random"] = {RECALL: [float(lucky.mean())]}
     result["popularity"] = {RECALL: [float(popular.mean())]}
     for (losses, share), seeds in sorted(found.items(), key=lambda one: (one[0][1], one[0][0])):
-        print(f"| {losses}, {share} % | {' | '.join(row(seeds))} |")
+        print(f"| {losses}, {share} %, {steps[losses, share]} steps | {' | '.join(row(seeds))} |")
         result[f"{losses}_{share}"] = table(seeds)
         if whole := wholes.get((losses, share)):
             print(f"| {losses}, {share} %, its set model | {' | '.join(row(whole))} |")
@@ -382,7 +395,10 @@ def main() -> None:
         for losses, words in NAMED.items():
             base, more = both(("labelled", share), (losses, share))
             for metric, gain in difference(judge, base, more).items() if base else ():
-                what = f"with {share} % of the outfits, training with {words} is above labelled outfits only"
+                what = (
+                    f"with {share} % of the outfits, training with {words} ({steps[losses, share]} steps) is above "
+                    f"labelled outfits only ({steps['labelled', share]} steps)"
+                )
                 claim(f"{losses}-{share}-{metric.lower().replace('@', '-')}", what, metric,
                       by_seed(metric, more), by_seed(metric, base), gain)  # fmt: skip
     gaps = []
@@ -420,10 +436,10 @@ def main() -> None:
     if STYLES in fixed and best_key[1] == 100:
         base = dict.fromkeys(best, fixed[STYLES][0])
         styles, value = by_seed("AUC", base), by_seed("AUC", best)
-        what = "with all labels, an AUC of at least .90; the baseline is a rule that reads styles alone"
+        what = f"{best_key[0]}, 100 %: an AUC of at least .90; the baseline is a rule that reads styles alone"
         gains = difference(judge, base, best)
         claim("auc", what, "AUC", value, styles, gains["AUC"], np.mean(list(value.values())) >= 0.9)
-        what = "with all labels, more blanks are filled than by a rule that reads styles alone"
+        what = f"{best_key[0]}, 100 %: more blanks are filled than by a rule that reads styles alone"
         claim("above-styles-fitb", what, "FITB", by_seed("FITB", best), by_seed("FITB", base), gains["FITB"])
     hits = np.mean([one["rank"] <= K for one in best.values()], axis=0)
     others = {"a random order": ("random", lucky)}

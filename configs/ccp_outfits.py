@@ -5,7 +5,7 @@
     ./launch/local.sh --config=configs/ccp_outfits.py:labels=25,losses=labelled
 
 data/ccp is the unpacked archive. Every garment is cut out by its mask and has a light of its own, so that the light of
-one photo does not give away which garments were worn together. Starts from public ImageNet weights (`path=` of a file
+one photo gives away less of which garments were worn together. Starts from public ImageNet weights (`path=` of a file
 of them). The system that this follows (arXiv 2109.08052) reports, on Polyvore, 57.9 % of blanks filled and an AUC of
 .89; 698 photos are a hundredth of that.
 

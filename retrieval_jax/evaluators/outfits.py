@@ -51,7 +51,10 @@ def make(task, catalog, *, config, mesh=None, workdir=None, split="val", max_out
     except InputError as problem:  # a small split
         _log.warning("the evaluation 'outfits' of %s has no blanks, only the AUC: %s", split, problem)
     if not 0 < (outfits.compatible == 1).sum() < len(outfits):
-        _log.warning("no evaluation 'outfits': %s has too few outfits to compare those that go together with", split)
+        _log.warning(
+            "no evaluation 'outfits': %s has no outfits of one of the two kinds, those that go together and others",
+            split,
+        )
         return None
     rows = np.unique(np.concatenate([one[one >= 0] for one in every]))
     place = np.zeros(len(listings), np.int64)

@@ -42,7 +42,7 @@ BEFORE = {
     "mine.rule": 1,
     "train.task_kwargs.code_weight": 0.0,
     "train.task_kwargs.bank": 0,
-    "train.task_kwargs.max_items": 8,
+    "train.task_kwargs.max_items": 8,  # outfits were not cut before; only those of nine items or more differ
     "train.task_kwargs.map_residual": False,
     "embed.appearance": {"stage": 2, "bands": [4, 3]},
     "embed.regions": {"run": "", "splits": ["query", "gallery"], "margin": 0.1, "guided": False},

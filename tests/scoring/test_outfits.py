@@ -93,6 +93,12 @@ def test_a_difference_in_auc_has_an_interval_that_holds_it():
     assert difference == pytest.approx(second - first) and 0 < low < difference < high
     assert outfits.auc_difference(labels, good, good, pairs) == (0.0, 0.0, 0.0)
     assert np.isnan(outfits.auc_difference(np.ones(3), np.zeros(3), np.zeros(3), pairs[:3])).all()
+    few = np.arange(400) < 5  # of one kind five, of the other many: the five decide, by 5 / 4
+    found = outfits.auc_difference(few, 0 * good[0], good[0], np.arange(400)[:, None])
+    places = (good[0, :5, None] > good[0, 5:]).mean(1)
+    assert (found[2] - found[1]) / 3.92 == pytest.approx((places.var(ddof=1) / 5) ** 0.5, rel=0.05)
+    alone = outfits.auc_difference(np.arange(400) < 1, 0 * good[0], good[0], np.arange(400)[:, None])
+    assert np.isfinite(alone[0]) and np.isnan(alone[1:]).all()
     drawn = []  # as wide as a bootstrap of the pairs
     for _ in range(400):
         rows = (2 * RNG.integers(200, size=200)[:, None] + [0, 1]).ravel()
@@ -143,3 +149,10 @@ def test_ranks_equal_a_plain_loop_and_ties_go_by_id():
             own = np.arange(50) if ours is None else ours
             right = [one for one in order if own[one] == own[hidden[row]]]
             assert found[row] == order.index(right[0]) + 1
+
+
+def test_what_is_hidden_cannot_be_in_the_outfit():
+    with pytest.raises(InputError, match="own has the hidden item"):
+        outfits.ranks(
+            VECTORS[:1], THERE[:1], [3], RNG.normal(size=(5, D)), np.zeros(5), own=np.full((1, THERE.shape[1]), 3)
+        )

@@ -121,7 +121,10 @@ def test_a_small_val_is_scored_by_what_can_be_asked(tmp_path, caplog):
         small = dataclasses.replace(catalog, tables={"outfits/val": few})
         made = evaluation.make(task, small, config=config, workdir=tmp_path)
         assert made is None if names is None else made.names == names
-    assert "has no blanks" in caplog.text and "too few outfits to compare" in caplog.text
+        if made is not None:
+            batch = {"items": np.zeros((1, 2, 16, 16, 3), np.float32)}
+            assert dict(made.run(task.init(jax.random.key(0), batch))).keys() == set(names)
+    assert "has no blanks" in caplog.text and "has no outfits of one of the two kinds" in caplog.text
 
 
 def test_products_of_another_split_are_not_those_of_the_outfits():
@@ -172,6 +175,24 @@ def test_outfits_are_learned_up_to_their_longest_allowed_item(caplog):
     np.testing.assert_array_equal(some.columns["types"], whole.columns["types"][:, :3])
     np.testing.assert_array_equal(some.columns["products"], whole.columns["products"])  # none of them is a negative
     assert f"{len(whole.ids):,} items are left out, past max_items" in caplog.text
+
+
+def test_what_an_outfit_has_past_its_learned_items_is_none_of_its_negatives():
+    config, rng = settings(pseudo_weight=0.0, consistency_weight=0.0), np.random.default_rng(0)
+    _, info = outfit.examples(config, loading.load(config.data), None)
+    task = outfit.make(config.train, info)
+    batch = {
+        "items": rng.uniform(0, 255, (2, 2, 16, 16, 3)).astype(np.float32),
+        "types": np.array([[0, 1], [0, 1]], np.int32),
+        "items_mask": np.ones((2, 2), bool),
+        "_mask": np.ones(2, bool),
+    }
+    params, found = task.init(jax.random.key(0), batch), []
+    for past in (9, 2):  # a product of nobody; the first item of the other outfit
+        products = np.array([[0, 1, past], [2, 3, 8]], np.int32)
+        given = {"rng": jax.random.key(0), "step": 0, "ema": None, "constants": None, "train": False}
+        found.append(float(task.loss_fn(params, {**batch, "products": products}, **given)[0]))
+    assert found[0] != found[1]
 
 
 def test_what_cannot_be_learned_is_refused():

@@ -174,7 +174,7 @@ class Looks:
         parts = [self._vectors(rows)] if rows else []
         if isinstance(photos, Embeddings):
             spaces = photos.meta.get("space"), self.gallery.meta.get("space")
-            if spaces[0] != spaces[1]:
+            if spaces[1] is not None and spaces[0] != spaces[1]:
                 raise InputError(
                     f"{_WHERE}: photos are of the space {spaces[0]!r}, and the gallery of {spaces[1]!r}: embed "
                     "both with one network"

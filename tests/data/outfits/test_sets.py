@@ -70,7 +70,7 @@ def test_exchanged_outfits_keep_their_types_and_share_no_product():
         assert not own & set(PRODUCTS[made[there]]) and (TYPES[made[there]] == kinds[there]).all()
 
 
-def test_what_is_asked_is_said_by_the_table_or_made():
+def test_outfits_that_do_not_go_together_are_the_tables_or_made():
     both = sets.asked(outfits(), PRODUCTS)
     bad = sets.exchanged(outfits(), PRODUCTS)
     assert (both.compatible == 1).sum() == len(outfits())
