@@ -401,15 +401,18 @@ def main() -> None:
                 )
                 claim(f"{losses}-{share}-{metric.lower().replace('@', '-')}", what, metric,
                       by_seed(metric, more), by_seed(metric, base), gain)  # fmt: skip
-    gaps = []
-    for share in (shares[0], shares[-1]):
+    gaps = {}
+    for share in shares:
         base, more = both(("labelled", share), ("all", share))
-        gaps.append({seed: more[seed]["fitb"] - base[seed]["fitb"] for seed in base})
-    if len(shares) > 1 and all(gaps):
-        what = f"what the unlabelled losses add to labelled outfits is more at {shares[0]} % than at {shares[-1]} %"
-        gain = scores.mean_difference(*(np.stack(list(side.values())) for side in gaps[::-1]), judge.members["FITB"])
+        if base:
+            gaps[share] = {seed: more[seed]["fitb"] - base[seed]["fitb"] for seed in base}
+    if len(gaps) > 1:
+        few, many = min(gaps), max(gaps)
+        what = f"what the unlabelled losses add to labelled outfits is more at {few} % than at {many} %"
+        sides = [np.stack(list(gaps[share].values())) for share in (many, few)]
+        gain = scores.mean_difference(*sides, judge.members["FITB"])
         claim("gap", what, "gain in FITB",
-              *({seed: one.mean() for seed, one in side.items()} for side in gaps), gain)  # fmt: skip
+              *({seed: one.mean() for seed, one in gaps[share].items()} for share in (few, many)), gain)  # fmt: skip
     base, more = both(("labelled", 100), ("all", 10))
     if base:
         gain = difference(judge, base, more)["AUC"]
