@@ -9,8 +9,9 @@ in pictures of fewer than 96 pixels, nor by a small network from scratch: public
 titles first, which name brands and styles (`stage=titles`, one run for all seeds), then outfits. The system that this
 follows (arXiv 2109.08052) reports, on Polyvore, 57.9 % of blanks filled and an AUC of .89.
 
-Hardware: two CPU cores, not timed yet.
-Expected: not measured yet (docs/outfits.md).
+Hardware: one core of an AMD EPYC: titles 16 minutes, then 13 minutes with all losses, 4 with labelled outfits alone.
+Expected: AUC .863 and .584 of the blanks at 5 %, of labelled outfits alone .813 and .556; at 10 % with `steps=500` .915
+and .610 (docs/outfits.md).
 """
 
 from ml_collections import ConfigDict
