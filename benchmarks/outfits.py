@@ -133,25 +133,29 @@ class Judge:
             "fitb": scores.fill_in_the_blank(np.stack(totals, axis=1), asked.right),
         }
 
+    def completing(self, number: int) -> np.ndarray:
+        """Returns the listings of the type of an outfit's hidden item, without those that the outfit still has."""
+        alike = np.flatnonzero(self.types == self.types[self.hidden[number]])
+        return np.setdiff1d(alike, self.left[number])
+
     def by_popularity(self) -> np.ndarray:
         """Returns the rank [n] of the hidden item by the number of other outfits that a listing is in."""
-        own = [np.unique(rows[rows >= 0]) for rows in self.good.rows]
-        count = np.bincount(np.concatenate(own), minlength=len(self.listings)).astype(float)
+        worn = [np.unique(rows[rows >= 0]) for rows in self.good.rows]
+        count = np.bincount(np.concatenate(worn), minlength=len(self.listings)).astype(float)
         place = np.argsort(np.argsort(np.array(list(self.listings.ids))))
         out = []
-        for rows, hidden in zip(self.left, self.hidden, strict=True):
-            own = count.copy()
-            own[[*rows[rows >= 0], hidden]] -= 1
-            alike = np.setdiff1d(np.flatnonzero(self.types == self.types[hidden]), rows)
-            order = alike[np.lexsort((place[alike], -own[alike]))]
+        for number, hidden in enumerate(self.hidden):
+            others, alike = count.copy(), self.completing(number)
+            others[worn[number]] -= 1
+            order = alike[np.lexsort((place[alike], -others[alike]))]
             out.append(np.argmax(self.products[order] == self.products[hidden]) + 1)
         return np.array(out)
 
     def at_random(self) -> np.ndarray:
         """Returns how often the hidden item [n] is among K listings of its type drawn at random."""
         found = []
-        for rows, hidden in zip(self.left, self.hidden, strict=True):
-            alike = self.products[np.setdiff1d(np.flatnonzero(self.types == self.types[hidden]), rows)]
+        for number, hidden in enumerate(self.hidden):
+            alike = self.products[self.completing(number)]
             same, count = int((alike == self.products[hidden]).sum()), len(alike)
             missed = np.prod([(count - same - i) / (count - i) for i in range(min(K, count))])
             found.append(1 - missed)
@@ -239,7 +243,6 @@ def looks_of(judge: Judge, vectors: np.ndarray, colours, most: int = 100) -> dic
 
 def difference(judge: Judge, first: dict, second: dict) -> dict[str, tuple[float, float, float]]:
     """Returns {score: (difference, low, high)} of the second runs {seed: scores} over the first, seeds averaged."""
-
     out, labels = {}, judge.outfits.compatible == 1
     for metric, (key, number) in SCORES.items():
         if all(key in one for side in (first, second) for one in side.values()):

@@ -43,6 +43,12 @@ def make(task, catalog, *, config, mesh=None, workdir=None, split="val", max_out
     if not len(found.good()):
         return None
     outfits = sets.asked(found, products)
+    if not 0 < (outfits.compatible == 1).sum() < len(outfits):
+        _log.warning(
+            "no evaluation 'outfits': %s has no outfits of one of the two kinds, those that go together and others",
+            split,
+        )
+        return None
     every, questions = [outfits.rows], None
     try:
         questions = sets.blanks(catalog, split, found.good(), types, products)
@@ -50,12 +56,6 @@ def make(task, catalog, *, config, mesh=None, workdir=None, split="val", max_out
         every += [questions.rows, questions.answers]
     except InputError as problem:  # a small split
         _log.warning("the evaluation 'outfits' of %s has no blanks, only the AUC: %s", split, problem)
-    if not 0 < (outfits.compatible == 1).sum() < len(outfits):
-        _log.warning(
-            "no evaluation 'outfits': %s has no outfits of one of the two kinds, those that go together and others",
-            split,
-        )
-        return None
     rows = np.unique(np.concatenate([one[one >= 0] for one in every]))
     place = np.zeros(len(listings), np.int64)
     place[rows] = np.arange(len(rows))
