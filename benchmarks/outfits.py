@@ -69,10 +69,9 @@ class Judge:
 
     def __init__(self, model, split: str, seed: int = 0):
         self.catalog = loading.load(model.config.data)
-        self.listings, kwargs = self.catalog.split(split), model.config.train.task_kwargs
-        self.types = sets.types_of(self.listings, kwargs.types, model.data_info)
+        self.listings = self.catalog.split(split)
+        self.types, self.products = sets.described(self.listings, model.config.train.task_kwargs, model.data_info)
         self.names = [label.partition("=")[2] for label in model.data_info.label_names]
-        self.products = sets.products_of(self.listings, kwargs.same_product)
         found = sets.of_table(self.catalog.table("outfits", split), self.types)
         self.good = found.good()
         self.outfits = sets.asked(found, self.products, seed=seed)
@@ -100,22 +99,12 @@ class Judge:
 
     def score(self, vectors: np.ndarray) -> dict[str, np.ndarray]:
         """Returns the scores of vectors [listings of the split, D]: "together" [outfits], "fitb" and "rank" [n]."""
-        asked, good = self.questions, self.left
-        sums = scores.sums(vectors[asked.rows], asked.rows >= 0, vectors[asked.answers])
-        rank = scores.ranks(
-            vectors[good],
-            good >= 0,
-            self.hidden,
-            vectors,
-            self.types,
-            own=good,
-            products=self.products,
-            ids=list(self.listings.ids),
-        )
+        asked, ids = self.questions, list(self.listings.ids)
+        sums = scores.sums(vectors, asked.rows, asked.answers)
         return {
-            "together": scores.compatibility(vectors[self.outfits.rows], self.outfits.rows >= 0),
+            "together": scores.compatibility(vectors, self.outfits.rows),
             "fitb": scores.fill_in_the_blank(sums, asked.right),
-            "rank": rank,
+            "rank": scores.ranks(vectors, self.left, self.hidden, self.types, products=self.products, ids=ids),
         }
 
     def as_sets(self, model, vectors: np.ndarray) -> dict[str, np.ndarray]:
@@ -252,7 +241,9 @@ def difference(judge: Judge, first: dict, second: dict) -> dict[str, tuple[float
     return out
 
 
-def finished(folder: pathlib.Path) -> tuple[dict[tuple[str, int], dict[int, pathlib.Path]], dict[tuple[str, int], int]]:
+def finished(
+    folder: pathlib.Path, split: str
+) -> tuple[dict[tuple[str, int], dict[int, pathlib.Path]], dict[tuple[str, int], int]]:
     """Returns {(losses, labels): {seed: folder}} of the runs of a folder that have ended, and their steps, or exits."""
     runs, steps, alike = collections.defaultdict(dict), {}, {}
     for path in sorted(folder.iterdir()):
@@ -273,8 +264,12 @@ def finished(folder: pathlib.Path) -> tuple[dict[tuple[str, int], dict[int, path
                 f"{path} has the weights {weights} of pseudo-outfits, consistency and sets: its name says otherwise"
             )
         facts = {"data": workdir.without_free("data", config["data"]), "task_kwargs": kwargs}
-        same = ("init_from", "batch_size", "model", "learning_rate", "learning_rate_rules", "ema_decay", "transforms")
-        facts |= {key: train[key] for key in same}
+        if any(weights[:2]):
+            facts["unlabelled"] = dict(train["unlabelled"])
+            if facts["unlabelled"]["split"] == split:
+                sys.exit(f"{path} learned from pictures of {split}, which is scored here")
+        same = "init_from batch_size model learning_rate learning_rate_rules weight_decay schedule ema_decay transforms"
+        facts |= {key: train[key] for key in same.split()}
         if unlike := [key for key, value in facts.items() if value != alike.setdefault(key, value)]:
             sys.exit(f"{path} has another {', '.join(unlike)} than the runs before it: compare like with like")
         if steps.setdefault((losses, made[0]), record["summary"]["steps"]) != record["summary"]["steps"]:
@@ -301,7 +296,7 @@ def main() -> None:
     parser.add_argument("--out", type=pathlib.Path, help="JSON file to write")
     parser.add_argument("--claims", action="store_true", help="write claims.json")
     given = parser.parse_args()
-    runs, steps = finished(given.folder)
+    runs, steps = finished(given.folder, given.split)
     # The runs with most labels, of labelled outfits alone if there are any: also their vectors before the projection.
     best_key = max(runs, key=lambda key: (key[1], key[0] == "labelled", key[0]))
     judge, found, wholes, plain, last = None, {}, {}, {}, None

@@ -64,7 +64,7 @@ def of_run(
     if conditions:
         table = attribute.build(fields.of_split(split, conditions, ids=ids), len(ids))
     info = info_lib.load(folder / "checkpoints" / "data_info.json")
-    return of_gallery(gallery, split, rows, config.train.task_kwargs, info, colours=colours, table=table)
+    return of_gallery(gallery, split, rows, config.train.get("task_kwargs"), info, colours=colours, table=table)
 
 
 def of_gallery(
@@ -89,16 +89,32 @@ def of_gallery(
       table: attributes in the order of the embeddings, for conditions; None without.
 
     Raises:
-      InputError: a field that the catalogue does not have, or vectors that are not of unit length.
+      InputError: a field that the catalogue does not have, or vectors without a direction.
     """
     names = [*types_of(info), ""]
+    types, products = sets.described(split, task_kwargs, info)
     return Looks(
         gallery,
-        [names[kind] for kind in sets.types_of(split, task_kwargs["types"], info)[rows]],
-        colours=_names(fields.read(split, colours).take(rows)) if colours else None,
-        products=sets.products_of(split, task_kwargs["same_product"])[rows],
+        [names[kind] for kind in types[rows]],
+        colours=values_of(split, rows, colours) if colours else None,
+        products=products[rows],
         table=table,
     )
+
+
+def values_of(split: Split, rows: np.ndarray, name: str) -> list[str]:
+    """Returns one value of a field of some listings, "" where it is unknown.
+
+    Args:
+      split: of the catalogue.
+      rows: int [n], of the split.
+      name: of the field.
+
+    Raises:
+      InputError: there is no such field.
+    """
+    field = fields.read(split, name).take(rows)
+    return [field.values[ids[0]] if len(ids) else "" for ids in np.split(field.value_ids, field.indptr[1:-1])]
 
 
 def photos(folder: str | os.PathLike, pictures: Sequence[np.ndarray], types: Sequence[str]) -> Embeddings:
@@ -194,12 +210,12 @@ def judged(config, folder: str | os.PathLike, catalog: Catalog, k: int = 2) -> J
     place = folder / "embeddings" / side.folder / "gallery"
     if side.run or (side.predict_fn or config["embed"]["predict_fn"]) != FUNCTION or not place.exists():
         return None
-    split, kwargs = catalog.split("gallery"), config["train"]["task_kwargs"]
+    split, kwargs = catalog.split("gallery"), config["train"].get("task_kwargs")
     gallery = Embeddings.load(place)
     if gallery.ids != Ids.of(split.ids):
         raise InputError(f"{place} is of another gallery than the catalogue's: run embed again")
     info = info_lib.load(folder / "checkpoints" / "data_info.json")
-    types, products = sets.types_of(split, kwargs["types"], info), sets.products_of(split, kwargs["same_product"])
+    types, products = sets.described(split, kwargs, info)
     try:
         found = sets.of_table(catalog.table("outfits", "gallery"), types)
         good = found.good()
@@ -207,11 +223,11 @@ def judged(config, folder: str | os.PathLike, catalog: Catalog, k: int = 2) -> J
     except InputError:  # too few listings for outfits, or of a type for a question
         return None
     asked = sets.asked(found, products)
-    vectors = gallery.vectors
-    totals = scores.sums(vectors[questions.rows], questions.rows >= 0, vectors[questions.answers])
-    together = scores.compatibility(vectors[asked.rows], asked.rows >= 0)
     colours = next((name for name in COLOURS if name in split.column_names), "")
     made = of_gallery(gallery, split, np.arange(len(split)), kwargs, info, colours=colours)
+    vectors = made.unit()
+    totals = scores.sums(vectors, questions.rows, questions.answers)
+    together = scores.compatibility(vectors, asked.rows)
     order = np.random.default_rng(config["report"]["seed"]).permutation(len(good))
     completed = []
     for number in np.sort(order[: config["report"]["rows"]]).tolist():
@@ -235,8 +251,3 @@ def _config(folder: pathlib.Path) -> ConfigDict:
     if task != "outfit":
         raise InputError(f"{folder} is a run of the task {task!r}, and looks are completed by the task 'outfit'")
     return config
-
-
-def _names(field: fields.Field) -> list[str]:
-    """Returns the first value of every listing, "" where it is unknown."""
-    return [field.values[ids[0]] if len(ids) else "" for ids in np.split(field.value_ids, field.indptr[1:-1])]

@@ -30,7 +30,7 @@ from retrieval_jax.errors import InputError
 from retrieval_jax.models import pixels
 from retrieval_jax.settings import sizes
 from retrieval_jax.tasks.parts import classifiers, vectors
-from retrieval_jax.training import checkpoints, memory, optim, sharding
+from retrieval_jax.training import checkpoints, memory, mixing, optim, sharding
 from retrieval_jax.views import host_size, with_views
 from retrieval_jax.workdir import preflight, provenance, sides
 from retrieval_jax.workdir.preflight import size_text
@@ -165,7 +165,7 @@ def check_training(config, folder) -> None:
     if clusters_unknown(config, folder) or vectors_unknown(config, folder):
         return  # mine finds them; train makes them
     found = plan(config, folder)
-    check_coupled(settings, found.task)
+    check_batches(settings, found.task)
     if found.task.warm_start is not None:
         weights = settings.model.pretrained
     if found.task.warm_start is not None and weights.name:  # a task with other weights has read about them in `make`
@@ -192,13 +192,20 @@ def _fitting(found: Plan, most: int) -> str:
     return f"config.train.batch_size = {1 << (fits.bit_length() - 1)} would fit" if fits >= 1 else ""
 
 
-def check_coupled(settings, task) -> None:
-    """Raises InputError where a batch would be worked on in parts, and the loss compares its rows.
+def check_batches(settings, task) -> None:
+    """Raises InputError where a batch would be worked on in parts, and the loss compares its rows; or where pictures
+    would be mixed, and the loss does not read the labels of both.
 
     Args:
       settings: the train block.
       task: `tasks.Task`.
     """
+    for name, *_ in settings.batch_transforms:
+        if name in mixing.WAYS and not task.mixes:
+            raise InputError(
+                f"config.train.batch_transforms has {name!r}, and the task {settings.task!r} would learn a picture "
+                "mixed from two as if it were the first alone: remove it"
+            )
     if task.couples_rows and settings.accumulate_steps > 1:
         raise InputError(
             f"config.train.accumulate_steps={settings.accumulate_steps}: the loss of {task.couples_rows} compares the "

@@ -77,8 +77,8 @@ def test_the_outfits_of_the_gallery_are_scored_and_shown_in_the_report(finished)
     first = vectors[asked.answers[0]][:, None] - vectors[asked.rows[0][there[0]]]
     np.testing.assert_allclose(found.sums[0], np.linalg.norm(first, axis=2).sum(1), rtol=1e-6)
     start, others, made = found.completed[0]
-    own = vectors[[start, *made[0].rows.values()]][None]
-    assert made[0].score == pytest.approx(scores.compatibility(own, np.ones(own.shape[:2], bool))[0])
+    own = [[start, *made[0].rows.values()]]
+    assert made[0].score == pytest.approx(scores.compatibility(vectors, own)[0])
     assert len(made[0].rows) <= len(others)
 
     report.run(config, folder)

@@ -3,6 +3,7 @@
 After a change of the training step that is meant, write the golden numbers again: python tests/test_train.py --write
 """
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -25,7 +26,7 @@ if __name__ == "__main__":
 import jax  # noqa: E402
 
 import tiny  # noqa: E402
-from retrieval_jax import mine, tasks, train  # noqa: E402
+from retrieval_jax import mine, plans, tasks, train  # noqa: E402
 from retrieval_jax.errors import InputError, RunFailed  # noqa: E402
 from retrieval_jax.models.backbones import convnext  # noqa: E402
 from retrieval_jax.training import checkpoints, optim, sharding  # noqa: E402
@@ -300,6 +301,17 @@ def test_parts_of_a_batch_whose_rows_are_compared_and_a_mesh_of_other_devices(mi
     config.train.task_kwargs.category_loss = "supcon"
     with pytest.raises(InputError, match="accumulate_steps=2: the loss of category_loss='supcon' compares the rows"):
         train.run(config, folder)
+
+
+def test_mixed_pictures_are_refused_where_their_labels_are_not_weighed():
+    config = tiny.tiny_config()
+    config.train.task, task = "self_supervised", tasks.Task(None, None, {}, "space")
+    plans.check_batches(config.train, task)
+    for name in ("mixup", "cutmix"):
+        config.train.batch_transforms = (("flip", {}), (name, {}))
+        plans.check_batches(config.train, dataclasses.replace(task, mixes=True))
+        with pytest.raises(InputError, match=f"has '{name}', and the task 'self_supervised' would learn a picture"):
+            plans.check_batches(config.train, task)
 
 
 def test_mined_attributes_that_are_missing_or_of_another_catalogue(mined, tmp_path):

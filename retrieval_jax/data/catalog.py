@@ -118,6 +118,17 @@ class Split:
             "config.data.kwargs.columns"
         )
 
+    def texts(self, name: str) -> Column:
+        """Returns a column of text, "" where it is unknown; raises InputError for another kind, whose values do not
+        tell listings apart: attributes that train does not have are unknown, and numbers are rounded."""
+        found = self.column(name)
+        if not _is_text(found):
+            raise InputError(
+                f"the column {name!r} is of attributes or numbers, and has to be text: give its kind with its header, "
+                f"config.data.kwargs.columns.{name} = ('header', 'text')"
+            )
+        return found
+
     def rows(self, ids: Sequence[str]) -> np.ndarray:
         """Returns the rows of embedded listings, int64 [n]; raises InputError for one that the split does not have.
 

@@ -92,13 +92,17 @@ def read(split: Split, name: str, mined: tuple[Sequence[str], Ragged] | None = N
         return _hierarchy(split)
     if name == MINED and mined is not None:
         return _field(list(mined[0]), mined[1])
-    known = [*split.column_names, *split.category_levels, *([CATEGORY] if split.category_levels else [])]
-    known += [MINED] if mined is not None else []
+    known = [*names(split), *([MINED] if mined is not None else [])]
     what = "is a column of text or numbers" if name in split.columns else "does not exist"
     raise InputError(
         f"the field {name!r} {what}{pairs.near(name, known)}; an attribute is a column of the kind "
         "'category' or 'list' in config.data.kwargs.columns, or a category level"
     )
+
+
+def names(split: Split) -> list[str]:
+    """Returns the names of the fields that a split's labels have: columns, category levels and "category"."""
+    return [*split.column_names, *split.category_levels, *([CATEGORY] if split.category_levels else [])]
 
 
 def _field(values: list[str], column: np.ndarray | Ragged) -> Field:

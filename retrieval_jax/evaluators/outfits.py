@@ -35,15 +35,13 @@ def make(task, catalog, *, config, mesh=None, workdir=None, split="val", max_out
     if f"outfits/{split}" not in catalog.tables:
         return None
     info = info_lib.load(pathlib.Path(workdir) / "checkpoints" / "data_info.json")
-    listings, kwargs = catalog.split(split), config.train.task_kwargs
-    types = sets.types_of(listings, kwargs.types, info)
-    products = sets.products_of(listings, kwargs.same_product)
-    found = sets.of_table(catalog.table("outfits", split), types)
+    listings = catalog.split(split)
+    types, products = sets.described(listings, config.train.get("task_kwargs"), info)
+    found = sets.of_table(catalog.table("outfits", split), types).rated()
     found = found.take(_some(len(found), max_outfits))
-    if not len(found.good()):
-        return None
     outfits = sets.asked(found, products)
-    if not 0 < (outfits.compatible == 1).sum() < len(outfits):
+    one_kind = len(np.unique(found.compatible)) < 2 and (found.compatible >= 0).any()
+    if one_kind or not 0 < (outfits.compatible == 1).sum() < len(outfits):
         _log.warning(
             "no evaluation 'outfits': %s has no outfits of one of the two kinds, those that go together and others",
             split,
@@ -57,7 +55,7 @@ def make(task, catalog, *, config, mesh=None, workdir=None, split="val", max_out
     except InputError as problem:  # a small split
         _log.warning("the evaluation 'outfits' of %s has no blanks, only the AUC: %s", split, problem)
     rows = np.unique(np.concatenate([one[one >= 0] for one in every]))
-    place = np.zeros(len(listings), np.int64)
+    place = np.full(len(listings) + 1, -1, np.int64)  # the last for an empty place
     place[rows] = np.arange(len(rows))
     function = task.predict_fns["embed_item"]
     columns = inference.columns(function, listings, config, workdir, "the evaluation 'outfits'")
@@ -66,11 +64,11 @@ def make(task, catalog, *, config, mesh=None, workdir=None, split="val", max_out
         arguments = inference.test_arguments(config)
         made = inference.predict(function, params, columns, rows=rows, mesh=mesh, on_batch=on_batch, **arguments)
         vectors = made["embedding"]
-        together = scores.compatibility(vectors[place[outfits.rows]], outfits.rows >= 0)
+        together = scores.compatibility(vectors, place[outfits.rows])
         yield "outfits/auc", scores.auc(outfits.compatible == 1, together)
         if questions is None:
             return
-        sums = scores.sums(vectors[place[questions.rows]], questions.rows >= 0, vectors[place[questions.answers]])
+        sums = scores.sums(vectors, place[questions.rows], place[questions.answers])
         yield "outfits/fitb", float(scores.fill_in_the_blank(sums, questions.right).mean())
 
     names = ("outfits/auc",) if questions is None else ("outfits/auc", "outfits/fitb")

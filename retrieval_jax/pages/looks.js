@@ -29,16 +29,18 @@ function showLook() {
     made.append(button);
     return made;
   }));
+  $("look_conditions").checked = !!asked.narrowed;
   $("look_photo").hidden = !worn;
 }
 
 // Fields that may differ between looks: those of the filters, without words of titles.
 function showVary(known) {
-  const fields = known.filter((name) => name !== "mined"), select = $("look_vary"), before = select.value;
-  if (select.dataset.fields === JSON.stringify(fields)) return;
-  select.dataset.fields = JSON.stringify(fields);
-  select.replaceChildren(element("option", "anything", { value: "" }), ...fields.map((name) => element("option", name, { value: name })));
-  select.value = fields.includes(before) ? before : fields.find((name) => name === "colour" || name === "color") || "";
+  const fields = known.filter((name) => name !== "mined"), select = $("look_vary"), [chosen] = asked.vary;
+  if (select.dataset.fields !== JSON.stringify(fields)) {
+    select.dataset.fields = JSON.stringify(fields);
+    select.replaceChildren(element("option", "anything", { value: "" }), ...fields.map((name) => element("option", name, { value: name })));
+  }
+  select.value = ["", ...fields].includes(chosen) ? chosen : fields.find((name) => name === "colour" || name === "color") || "";
 }
 
 function startLook(id) {
@@ -50,18 +52,34 @@ function startLook(id) {
 }
 
 function forgetLook() {
-  latestLook += 1;
   worn = null;
-  Object.assign(asked, { look: [], slots: [] });
-  $("looks").replaceChildren();
-  $("look_status").textContent = "";
+  Object.assign(asked, { look: [], slots: [], vary: [], narrowed: "" });
+  clearLooks();
   showLook();
+}
+
+// Takes looks away that were not asked for as what is asked for now, and drops answers on their way.
+function clearLooks(problem = "") {
+  latestLook += 1;
+  $("looks").replaceChildren();
+  $("looks").setAttribute("aria-busy", "false");
+  $("look_status").textContent = "";
+  $("look_error").textContent = problem;
+  $("look_error").hidden = !problem;
+}
+
+// Shows the looks of an address that somebody has shared, or come back to.
+function addressedLooks() {
+  clearLooks();
+  if (!asked.look.length || !asked.slots.length) return;
+  $("look_box").open = true;
+  showLooks();
 }
 
 function wear(blob) {
   if (!blob) return;
   if (!blob.type.startsWith("image/")) {
-    fail("That is not a picture: choose a JPEG, PNG or WebP file.");
+    clearLooks("That is not a picture: choose a JPEG, PNG or WebP file.");
     return;
   }
   worn = blob;
@@ -70,13 +88,8 @@ function wear(blob) {
   showLook();
 }
 
-function fail(sentence) {
-  $("error").textContent = sentence;
-  $("error").hidden = false;
-}
-
 function askLooks() {
-  const { required, excluded } = $("look_conditions").checked ? asked.conditions : {};
+  const { required, excluded } = asked.narrowed ? meant() : {};
   const body = { run: asked.run, listings: asked.look, slots: asked.slots, vary: $("look_vary").value,
     conditions: { required: required || [], excluded: excluded || [] } };
   const post = (options) => call("/v1/looks", { method: "POST", ...options });
@@ -87,28 +100,30 @@ function askLooks() {
   return post({ body: form });
 }
 
+// Conditions of the search that is shown, with those among its words.
+const meant = () => shown[0]?.answer.conditions || asked.conditions;
+
 async function showLooks() {
-  const number = ++latestLook;
   if (!asked.slots.length || !(asked.look.length || worn)) {
-    fail(asked.slots.length ? 'There is nothing to start from: press "Complete the look" at a result, or give a photo.' : "Choose the types to find.");
+    clearLooks(asked.slots.length ? 'There is nothing to start from: press "Complete the look" at a result, or give a photo.' : "Choose the types to find.");
     return;
   }
+  clearLooks();
+  const number = latestLook, wishes = asked.narrowed && meant().preferred?.length;
   toAddress();
   $("looks").setAttribute("aria-busy", "true");
   $("look_status").textContent = "Completing …";
   try {
     const found = await askLooks();
     if (number !== latestLook) return;
-    $("error").hidden = true;
     $("looks").replaceChildren(...found.looks.map(look));
     const count = found.looks.length;
-    $("look_status").textContent = `${count} ${count === 1 ? "look" : "looks"}, the best first.${found.note ? ` ${found.note}.` : ""}`;
+    const notes = [found.note && `${found.note}.`, wishes && "Preferred conditions are not used."].filter(Boolean);
+    $("look_status").textContent = [`${count} ${count === 1 ? "look" : "looks"}, the best first.`, ...notes].join(" ");
+    $("looks").setAttribute("aria-busy", "false");
   } catch (error) {
-    if (number !== latestLook) return;
-    fail(error.message);
-    $("look_status").textContent = "";
+    if (number === latestLook) clearLooks(error.message);
   }
-  $("looks").setAttribute("aria-busy", "false");
 }
 
 function look({ score, items }, place) {
@@ -138,5 +153,7 @@ function completing() {
   $("look_slots").addEventListener("change", () => {
     asked.slots = [...$("look_slots").querySelectorAll("input:checked")].map((input) => input.value);
   });
+  $("look_vary").addEventListener("change", () => { asked.vary = [$("look_vary").value]; });
+  $("look_conditions").addEventListener("change", () => { asked.narrowed = $("look_conditions").checked ? "1" : ""; });
   $("look_go").addEventListener("click", showLooks);
 }

@@ -5,7 +5,7 @@ const $ = (id) => document.getElementById(id);
 const PAGE = 24;
 const FEW = 12; // values of a field, before all of them are asked for
 const MOST = 1000; // values of a field that the service lists
-const asked = { words: "", weight: 1, run: "", stage: "", run_b: "", stage_b: "", conditions: {}, like: [], unlike: [], look: [], slots: [] };
+const asked = { words: "", weight: 1, run: "", stage: "", run_b: "", stage_b: "", conditions: {}, like: [], unlike: [], look: [], slots: [], vary: [], narrowed: "" };
 const KINDS = ["required", "preferred", "excluded"];
 let runs = [];
 let picture = null; // a Blob; never part of the address
@@ -82,12 +82,12 @@ function fromAddress() {
       return empty;
     }
   };
-  for (const name of ["words", "run", "stage", "run_b", "stage_b"]) asked[name] = words.get(name) || "";
+  for (const name of ["words", "run", "stage", "run_b", "stage_b", "narrowed"]) asked[name] = words.get(name) || "";
   asked.weight = Math.min(3, Math.max(0, parseFloat(words.get("weight") ?? "1") || 0));
   const given = parsed("conditions", {});
   asked.conditions = {};
   for (const kind of KINDS) if (Array.isArray(given[kind])) asked.conditions[kind] = given[kind].filter((one) => one && typeof one.field === "string" && (one.values == null || Array.isArray(one.values)));
-  for (const name of ["like", "unlike", "look", "slots"]) asked[name] = parsed(name, []).filter((id) => typeof id === "string");
+  for (const name of ["like", "unlike", "look", "slots", "vary"]) asked[name] = parsed(name, []).filter((id) => typeof id === "string");
   $("words").value = asked.words;
   $("weight").value = asked.weight;
 }
@@ -520,7 +520,7 @@ async function start() {
     const file = [...(event.clipboardData?.files || [])].find((one) => one.type.startsWith("image/"));
     if (file) { event.preventDefault(); take(file); }
   });
-  addEventListener("popstate", () => { fromAddress(); search(); });
+  addEventListener("popstate", async () => { fromAddress(); clearLooks(); await search(); addressedLooks(); });
   boxes();
   overruling();
   completing();
@@ -528,10 +528,7 @@ async function start() {
   fromAddress();
   served(await call("/v1/runs").catch(() => []));
   await search();
-  if (asked.look.length && asked.slots.length) { // of an address that somebody has shared
-    $("look_box").open = true;
-    showLooks();
-  }
+  addressedLooks();
 }
 
 start();

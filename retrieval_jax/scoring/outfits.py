@@ -16,56 +16,55 @@ from retrieval_jax.errors import InputError
 _NUMBERS = 1 << 24  # that are in memory at once
 
 
-def compatibility(vectors: np.ndarray, there: np.ndarray) -> np.ndarray:
+def compatibility(vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Scores whole outfits: 1 less the mean distance of their pairs.
 
     Args:
-      vectors: [n, k, D] of the items, each already projected by its type.
-      there: bool [n, k], False past the end of a shorter outfit.
+      vectors: [G, D] of items, each already projected by its type.
+      rows: int [n, k], the items of each outfit, rows of `vectors`; -1 for none.
 
     Returns:
       float64 [n]; NaN for outfits of fewer than two items.
 
     Raises:
-      InputError: other shapes.
+      InputError: other shapes, or rows that there are not.
 
     Source: Vasileva et al., "Learning Type-Aware Embeddings for Fashion Compatibility", ECCV 2018, and its code.
     """
-    vectors = arguments.array(vectors, "vectors", "compatibility", ("n", "k", "D"))
-    there = arguments.array(there, "there", "compatibility", vectors.shape[:2])
-    first, second = np.triu_indices(vectors.shape[1], 1)
-    out = np.empty(len(vectors))
-    for some in _blocks(len(vectors), len(first) * vectors.shape[2]):
-        both = there[some][:, first] & there[some][:, second]
-        block = vectors[some].astype(np.float64)
-        distance = np.linalg.norm(block[:, first] - block[:, second], axis=2)
-        total, count = np.where(both, distance, 0.0).sum(1), both.sum(1)
-        out[some] = 1.0 - np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
+    vectors, rows = _items(vectors, rows, "compatibility")
+    out = np.full(len(rows), np.nan)
+    for of, some in _by_length(rows, vectors.shape[1]):
+        count = some.shape[1]
+        if count < 2:
+            continue
+        block, total = vectors[some].astype(np.float64), np.zeros(len(of))
+        for item in range(1, count):
+            total += np.linalg.norm(block[:, item:] - block[:, item - 1 : item], axis=2).sum(1)
+        out[of] = 1.0 - total / (count * (count - 1) / 2)
     return out
 
 
-def sums(vectors: np.ndarray, there: np.ndarray, answers: np.ndarray) -> np.ndarray:
+def sums(vectors: np.ndarray, rows: np.ndarray, answers: np.ndarray) -> np.ndarray:
     """Sums the distances of every answer to the items of its outfit.
 
     Args:
-      vectors: [n, k, D] of the items that are there.
-      there: bool [n, k], False at the blank and past the end.
-      answers: [n, c, D], each already projected by its type.
+      vectors: [G, D] of items, each already projected by its type.
+      rows: int [n, k], the items that are there, rows of `vectors`; -1 at the blank and past the end.
+      answers: int [n, c], rows of `vectors`.
 
     Returns:
       float64 [n, c].
 
     Raises:
-      InputError: other shapes.
+      InputError: other shapes, or rows that there are not.
     """
-    vectors = arguments.array(vectors, "vectors", "outfits", ("n", "k", "D"))
-    there = arguments.array(there, "there", "outfits", vectors.shape[:2])
-    answers = arguments.array(answers, "answers", "outfits", (len(vectors), "c", vectors.shape[2]))
-    out = np.empty(answers.shape[:2])
-    for some in _blocks(len(vectors), vectors[:1].size * answers.shape[1]):
-        apart = answers[some][:, :, None].astype(np.float64) - vectors[some][:, None]
-        distance = np.linalg.norm(apart, axis=3)
-        out[some] = np.where(there[some][:, None], distance, 0.0).sum(2)
+    vectors, rows = _items(vectors, rows, "outfits")
+    answers = arguments.array(answers, "answers", "outfits", (len(rows), "c"))
+    _items(vectors, answers, "outfits")
+    out = np.empty(answers.shape)
+    for of, some in _by_length(rows, vectors.shape[1] * answers.shape[1]):
+        apart = vectors[answers[of]][:, :, None].astype(np.float64) - vectors[some].astype(np.float64)[:, None]
+        out[of] = np.linalg.norm(apart, axis=3).sum(2)
     return out
 
 
@@ -123,6 +122,31 @@ def _blocks(count: int, each: int) -> Iterator[slice]:
     step = max(1, _NUMBERS // max(1, each))
     for start in range(0, count, step):
         yield slice(start, start + step)
+
+
+def _items(vectors: np.ndarray, rows: np.ndarray, where: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns vectors [G, D] and rows [n, k] of them as arrays, checked."""
+    vectors = arguments.array(vectors, "vectors", where, ("G", "D"))
+    rows = arguments.array(rows, "rows", where, ("n", "k"))
+    if rows.size and not (-1 <= rows.min() and rows.max() < len(vectors)):
+        raise InputError(
+            f"{where}: rows run from {rows.min()} to {rows.max()}, and there are {len(vectors):,} vectors: give rows "
+            "of them, -1 for none"
+        )
+    return vectors, rows
+
+
+def _by_length(rows: np.ndarray, each: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields outfits of equal length, numbers [m] and items [m, w], of each item of which `each` numbers are needed.
+
+    So that one long outfit does not make all of them as long.
+    """
+    counts = (rows >= 0).sum(1)
+    left = np.take_along_axis(rows, np.argsort(rows < 0, axis=1, kind="stable"), 1)
+    for count in np.unique(counts).tolist():
+        of = np.flatnonzero(counts == count)
+        for some in _blocks(len(of), count * each):
+            yield of[some], left[of[some], :count]
 
 
 def _auc(labels: np.ndarray, place: np.ndarray, weights: np.ndarray) -> float:
@@ -228,25 +252,20 @@ def _interval(value: float, parts: np.ndarray, kinds: np.ndarray, members: np.nd
 
 def ranks(
     vectors: np.ndarray,
-    there: np.ndarray,
+    rows: np.ndarray,
     hidden: np.ndarray,
-    gallery: np.ndarray,
     types: np.ndarray,
     *,
-    own: np.ndarray | None = None,
     products: np.ndarray | None = None,
     ids: Sequence[str] | None = None,
 ) -> np.ndarray:
     """Ranks the hidden item of each outfit among the gallery's listings of its type, by the sum of distances.
 
     Args:
-      vectors: [n, k, D] of the items that are left.
-      there: bool [n, k].
+      vectors: [G, D] of the gallery, projected by type.
+      rows: int [n, k], gallery rows of the items that are left, which complete nothing; -1 for none.
       hidden: int [n], the gallery row of the item that was taken out.
-      gallery: [G, D], projected by type.
       types: int [G], of the listings.
-      own: int [n, k], gallery rows of the items that are left, which complete nothing; -1 for none. None where no two
-        items of an outfit have one type.
       products: int [G], equal for listings of one product, any of which is right; None where each is its own.
       ids: G ids, by which equal sums are ordered; None for the order of rows.
 
@@ -254,35 +273,33 @@ def ranks(
       int64 [n], from 1: the rank of the first listing of the hidden product.
 
     Raises:
-      InputError: other shapes, or an outfit that still has all that would be right.
+      InputError: other shapes, rows that there are not, or an outfit that still has all that would be right.
     """
-    vectors = arguments.array(vectors, "vectors", "completion", ("n", "k", "D"))
-    there = arguments.array(there, "there", "completion", vectors.shape[:2])
-    hidden = arguments.array(hidden, "hidden", "completion", (len(vectors),))
-    gallery = arguments.array(gallery, "gallery", "completion", ("G", vectors.shape[2])).astype(np.float64)
+    gallery, rows = _items(vectors, rows, "completion")
+    gallery = gallery.astype(np.float64)
+    hidden = arguments.array(hidden, "hidden", "completion", (len(rows),))
     types = arguments.array(types, "types", "completion", (len(gallery),))
-    own = None if own is None else arguments.array(own, "own", "completion", vectors.shape[:2])
     products = np.arange(len(gallery)) if products is None else np.asarray(products)
     place = np.arange(len(gallery))
     if ids is not None:
         place[np.argsort(np.asarray(ids, object).astype(str), kind="stable")] = np.arange(len(gallery))
-    out = np.zeros(len(vectors), np.int64)
+    out = np.zeros(len(rows), np.int64)
     squares = np.einsum("gd,gd->g", gallery, gallery)
     for kind in np.unique(types[hidden]):
-        rows = np.flatnonzero(types == kind)
+        alike = np.flatnonzero(types == kind)
         asked = np.flatnonzero(types[hidden] == kind)
-        for block in _blocks(len(asked), len(rows) * vectors.shape[1]):
+        for block in _blocks(len(asked), len(alike) * rows.shape[1]):
             some = asked[block]
-            left = vectors[some].astype(np.float64)
-            dots = np.einsum("nkd,gd->nkg", left, gallery[rows])
-            square = np.einsum("nkd,nkd->nk", left, left)[..., None] + squares[rows] - 2 * dots
-            total = np.where(there[some][..., None], np.sqrt(np.maximum(square, 0.0)), 0.0).sum(1)
-            right = products[rows] == products[hidden[some]][:, None]
-            if own is not None:
-                there_already = (rows == own[some][..., None]).any(1)
-                total, right = np.where(there_already, np.inf, total), right & ~there_already
+            own = rows[some]
+            left = gallery[own]
+            dots = np.einsum("nkd,gd->nkg", left, gallery[alike])
+            square = squares[own][..., None] + squares[alike] - 2 * dots
+            total = np.where((own >= 0)[..., None], np.sqrt(np.maximum(square, 0.0)), 0.0).sum(1)
+            there_already = (alike == own[..., None]).any(1)
+            right = (products[alike] == products[hidden[some]][:, None]) & ~there_already
+            total = np.where(there_already, np.inf, total)
             if not right.any(1).all():
-                raise InputError("completion: own has the hidden item, or all listings of its product: take it out")
-            order = np.lexsort((np.broadcast_to(place[rows], total.shape), total), axis=1)
+                raise InputError("completion: rows has the hidden item, or all listings of its product: take it out")
+            order = np.lexsort((np.broadcast_to(place[alike], total.shape), total), axis=1)
             out[some] = np.take_along_axis(right, order, axis=1).argmax(1) + 1
     return out

@@ -79,6 +79,7 @@ def make(
     metrics, thumbnails, compared = Metrics(), pictures.Thumbnails(), verdicts.Verdicts(log)
     comparing = asyncio.Lock()
     embedder = Batcher(runs.embed, runs.SIZES[-1], "embed", lambda n, _: metrics.batches.labels("embed").observe(n))
+    completer = Batcher(lambda _, some: [one() for one in some], 1, "looks")  # which takes a core for as long
     searcher = Batcher(searching.run, 32, "search", lambda n, _: metrics.batches.labels("search").observe(n))
     app = fastapi.FastAPI(
         title="retrieval_jax",
@@ -271,7 +272,7 @@ def make(
             )
             return answers.completed(one.name, version, given, found)
 
-        return await run_in_threadpool(work)
+        return await asyncio.wrap_future(completer.submit("", work))
 
     @app.get("/v1/verdict", responses=PROBLEMS)
     async def verdict(

@@ -188,15 +188,16 @@ class Gallery:
         Raises:
           InputError: there is no such field.
         """
+        if "looks" not in self._indexes:  # else without waiting for an index that another request makes
+            with self._lock:
+                if "looks" not in self._indexes:
+                    self._indexes["looks"] = look_lib.of_gallery(
+                        self.embeddings, self.split, self.rows, task_kwargs, learned, table=self.table
+                    )
         key = "looks", vary
-        if key in self._indexes:  # without waiting for an index that another request makes
-            return self._indexes[key]
-        with self._lock:
-            if key not in self._indexes:
-                self._indexes[key] = look_lib.of_gallery(
-                    self.embeddings, self.split, self.rows, task_kwargs, learned, colours=vary, table=self.table
-                )
-            return self._indexes[key]
+        if vary and key not in self._indexes:
+            self._indexes[key] = self._indexes["looks"].varied(look_lib.values_of(self.split, self.rows, vary))
+        return self._indexes[key if vary else "looks"]
 
     @property
     def has_pictures(self) -> bool:

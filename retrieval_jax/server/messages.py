@@ -72,7 +72,8 @@ class Complete(_Strict):
     vary: str = Field(
         "",
         max_length=1000,
-        description='a field such as colour: at most half of a slot\'s listings have one value of it; "" for none',
+        description="a field such as colour: at most half of a slot's listings have one value of it, as long as others "
+        'fit; "" for none',
     )
 
 

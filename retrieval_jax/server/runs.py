@@ -51,7 +51,7 @@ class Loaded:
         Raises:
           InputError: there is no such field.
         """
-        return self.gallery.looks(self.config["train"]["task_kwargs"], self.networks.learned, vary)
+        return self.gallery.looks(self.config["train"].get("task_kwargs"), self.networks.learned, vary)
 
 
 class Run:

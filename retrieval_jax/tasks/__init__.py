@@ -58,6 +58,7 @@ class Task:
         host, after `init`.
       couples_rows: the setting that makes a loss compare the rows of a batch with each other, so that a batch cannot be
         worked on in parts; "" without such.
+      mixes: whether the loss weighs the labels of pictures that are mixed from two (mixup, cutmix).
     """
 
     init: Callable
@@ -67,6 +68,7 @@ class Task:
     constants: Any = None
     warm_start: Callable | None = None
     couples_rows: str = ""
+    mixes: bool = False
 
     __repr__ = brief.line
 

@@ -211,7 +211,8 @@ def _sequence(config, info, options, weights) -> Task:
     def embed_image(params, batch):
         return network.embed_image(visual(params), batch)
 
-    return Task(init, loss_fn, _predict_fns(embed_image, predicted), network.space, warm_start=network.warm_start)
+    functions = _predict_fns(embed_image, predicted)
+    return Task(init, loss_fn, functions, network.space, warm_start=network.warm_start, mixes=True)
 
 
 def _sigmoid(config, info, options, weights) -> Task:
@@ -254,6 +255,7 @@ def _sigmoid(config, info, options, weights) -> Task:
         _predict_fns(network.embed_image, predicted),
         network.space,
         warm_start=network.warm_start,
+        mixes=True,
     )
 
 

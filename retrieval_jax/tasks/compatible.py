@@ -125,11 +125,6 @@ def make(config, info) -> Task:
         raise InputError("config.train.task_kwargs.map_residual adds what a perceptron says: set map_hidden as well")
     if not info.target_space:
         raise InputError("this run was not trained with the vectors of another: train again in a new work directory")
-    if config.get("batch_transforms") and any(name in ("mixup", "cutmix") for name, _ in config.batch_transforms):
-        raise InputError(
-            "config.train.batch_transforms has mixup or cutmix, and a mixed picture has no vector of the gallery "
-            "network: remove it"
-        )
     if config.model.get("projection"):
         settings = copy.deepcopy(config)
         with settings.unlocked():

@@ -126,4 +126,5 @@ def make(config, info) -> Task:
         network.space,
         warm_start=network.warm_start,
         couples_rows="task='image_title'",
+        mixes=True,
     )

@@ -47,6 +47,7 @@ def supervised(config, info, options) -> Task:
         network.space,
         warm_start=network.warm_start,
         couples_rows=supervision.couples_rows,
+        mixes=True,
     )
 
 

@@ -33,8 +33,7 @@ from retrieval_jax.tasks import Predict, Task, parts
 from retrieval_jax.tasks.parts import changes
 
 OPTIONS = {
-    "types": "category",
-    "same_product": "",
+    **sets.OPTIONS,
     "min_count": 1,
     "labels": 1.0,
     "max_items": 8,
@@ -91,9 +90,8 @@ def examples(config, catalog, workdir):
     chosen = dataclasses.replace(whole, rows=whole.rows[:, :width], types=whole.types[:, :width])
     past = int((whole.rows[:, width:] >= 0).sum())
     _log.info(
-        "learning from %s of %s outfits; %s have fewer than two items of a known type; %s items are left out, past "
-        "max_items of their outfit",
-        f"{len(chosen):,}", f"{len(good):,}", f"{found.left_out:,}", f"{past:,}",
+        "learning from %s of %s outfits; %s items are left out, past max_items of their outfit",
+        f"{len(chosen):,}", f"{len(good):,}", f"{past:,}",
     )  # fmt: skip
     images = sources.kept(split.images, config.data.cache_bytes)
     there = whole.rows >= 0
@@ -122,9 +120,8 @@ def _unlabelled(config, catalog, options, info, taught) -> dict[str, Examples]:
         )
     split, plain = catalog.split(config.train.unlabelled.split), found["unlabelled"]
     types = sets.types_of(split, options["types"], info)
-    products = sets.products_of(split, options["same_product"])
-    if split.name != "train":  # numbers of two splits do not mean the same products
-        products = -2 - products
+    train = None if split.name == "train" else catalog.split("train")
+    products = sets.products_of(split, options["same_product"], train)
     rows = np.flatnonzero(np.isin(types, taught))
     if not len(rows):
         raise InputError(
@@ -151,7 +148,7 @@ def columns(config, split, workdir=None) -> dict:
 
         def types():
             name = parts.options(config.train, OPTIONS)["types"]
-            if name not in split.column_names and name not in split.category_levels:
+            if name not in fields_lib.names(split):
                 return np.full(len(split), -1, np.int32)  # a person's own photo
             info = info_lib.load(pathlib.Path(workdir) / "checkpoints" / "data_info.json")
             return sets.types_of(split, name, info)

@@ -22,6 +22,8 @@ from retrieval_jax import pairs
 from retrieval_jax.errors import InputError
 from retrieval_jax.training import device_transforms
 
+WAYS = {"mixup": ("alpha", "p"), "cutmix": ("alpha", "p")}  # of mixing two pictures, and their arguments
+
 
 def apply(batch, rng, spec, pictures, beside=()):
     """Augments every picture by itself, then mixes rows by one of several ways, drawn anew for each batch.
@@ -145,11 +147,10 @@ def _split(spec):
 def _parsed(spec):
     """Returns names, alphas and probabilities of the ways."""
     names, alphas, shares = [], [], []
-    known = {"mixup": ("alpha", "p"), "cutmix": ("alpha", "p")}
     alone = {name: pairs.arguments(one, skip=2) for name, one in device_transforms.TRANSFORMS.items()}
     for entry in spec:
         name, kwargs = pairs.split(entry, "config.train.batch_transforms", "('mixup', {'alpha': 0.2})")
-        pairs.check(name, kwargs, known | alone, "config.train.batch_transforms", "batch transform")
+        pairs.check(name, kwargs, WAYS | alone, "config.train.batch_transforms", "batch transform")
         alpha, p = kwargs.get("alpha", 1.0), kwargs.get("p")
         if not isinstance(alpha, (int, float)) or alpha <= 0:
             raise InputError(f"batch transform {name!r}: alpha is a number above 0, not {alpha!r}")

@@ -6,6 +6,7 @@ import pytest
 from retrieval_jax.embeddings import Embeddings
 from retrieval_jax.errors import InputError
 from retrieval_jax.index import attribute
+from retrieval_jax.index.attribute import looks as module
 from retrieval_jax.index.attribute.looks import Looks
 
 RNG = np.random.default_rng(0)
@@ -48,6 +49,63 @@ def test_looks_share_no_listing_and_are_not_all_of_one_colour():
     assert [look.score for look in found] == sorted((look.score for look in found), reverse=True)
 
 
+def test_the_limit_on_a_colour_leaves_nothing_out_that_fits():
+    table = attribute.build({"colour": FIELD}, G)
+    one = {"required": [["colour", ["blue"]]]}
+    found = looks(colours=COLOURS, table=table).complete([IDS[0]], ["shoes", "bags"], 4, conditions=one)
+    assert len(found) == 4 and all(set(look.rows) == {"shoes", "bags"} for look in found)
+    few = np.where((np.arange(G) // 3) % 10 == 0, "blue", "red")  # two of twenty
+    found = looks(colours=few).complete([IDS[0]], ["shoes"], 8)
+    assert sorted(few[look.rows["shoes"]] for look in found) == ["blue"] * 2 + ["red"] * 6
+    again = looks().varied(list(few)).complete([IDS[0]], ["shoes"], 8)
+    assert [look.rows for look in again] == [look.rows for look in found]
+    with pytest.raises(InputError, match="colours of 3 listings for a gallery of 60"):
+        looks().varied(["red"] * 3)
+
+
+def test_directions_are_compared_whatever_the_lengths():
+    shorter = VECTORS * RNG.uniform(0.6, 1.4, (G, 1)).astype(np.float32)  # as averages of several views are
+    made = Looks(Embeddings(IDS, shorter, {}), TYPES)
+    wanted = looks().complete([IDS[0]], ["shoes", "bags"], 5)
+    for found in (
+        made.complete([IDS[0]], ["shoes", "bags"], 5),
+        made.complete([], ["shoes", "bags"], 5, photos=3 * VECTORS[:1]),
+    ):
+        assert [look.rows for look in found] == [look.rows for look in wanted]
+        np.testing.assert_allclose([look.score for look in found], [look.score for look in wanted], rtol=1e-5)
+
+
+def test_a_large_gallery_is_completed_as_if_every_listing_were_looked_at(monkeypatch):
+    monkeypatch.setattr(module, "_FEW", 7)
+    rng = np.random.default_rng(1)
+    vectors = rng.normal(size=(900, D))
+    vectors[300:330] = vectors[300]  # equal sums, past the end of a block
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    types, ids = np.array(["tops", "shoes", "bags"])[np.arange(900) // 300], [f"{n:03d}" for n in rng.permutation(900)]
+    made = Looks(Embeddings(ids, vectors.astype(np.float32), {}), types)
+    exact = made._vectors(np.arange(900))
+    for first in range(20):
+        wanted, used = [], set()
+        for _ in range(3):
+            chosen = [first]
+            for slot in ("shoes", "bags"):
+                totals = {
+                    row: sum(module._distances(exact[[row]], exact[[one]])[0, 0] for one in chosen)
+                    for row in np.flatnonzero(types == slot).tolist()
+                    if row not in used
+                }
+                chosen.append(min(totals, key=lambda row: (totals[row], ids[row])))
+                used.add(chosen[-1])
+            wanted.append(chosen[1:])
+        found = made.complete([ids[first]], ["shoes", "bags"], 3)
+        assert sorted(list(look.rows.values()) for look in found) == sorted(wanted)
+
+
+def test_slots_have_names_of_their_own():
+    assert module.slot_names(["shoes", "bags", "shoes"]) == ["shoes 1", "bags", "shoes 2"]
+    assert module.slot_names(["shoes", "shoes", "shoes 1"]) == ["shoes 2", "shoes 3", "shoes 1"]
+
+
 def test_one_product_is_in_a_look_once():
     products = np.arange(G) // 6  # of each type two
     for look in looks(products=products).complete([IDS[0]], ["shoes", "bags"], 4):
@@ -82,7 +140,9 @@ def test_conditions_are_met_and_what_nothing_fits_is_left_out():
         (dict(listings=[IDS[0]], slots=["shoes"], conditions={"required": [["c", ["red"]]]}), "need the attributes"),
         (dict(listings=[IDS[0]], slots=["shoes"], conditions={"preferred": [["c", ["red"]]]}), "no preferred ones"),
         (dict(listings=[IDS[0]], slots=["shoes"], conditions_of={"bags": {}}), "conditions_of has 'bags'"),
-        (dict(photos=2 * VECTORS[:1], slots=["shoes"]), "vector 0 of photos has the length 2.000"),
+        (dict(photos=0 * VECTORS[:1], slots=["shoes"]), "vector 0 of photos has the length 0.000 and no direction"),
+        (dict(photos=np.nan * VECTORS[:1], slots=["shoes"]), "photos"),
+        (dict(listings=[["item00"]], slots=["shoes"]), "has no listing"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_completed_is_refused(arguments, message):
@@ -90,7 +150,13 @@ def test_what_cannot_be_completed_is_refused(arguments, message):
         looks().complete(**arguments)
 
 
-def test_equal_vectors_are_chosen_by_id_and_unequal_lengths_are_refused():
+def test_a_listing_of_a_type_that_no_outfit_taught_starts_no_look():
+    made = Looks(Embeddings(IDS, VECTORS, {}), np.where(np.arange(G) == 0, "", TYPES))
+    with pytest.raises(InputError, match="is in no outfit that the network learned from: start from another"):
+        made.complete([IDS[0]], ["shoes"])
+
+
+def test_equal_vectors_are_chosen_by_id_and_vectors_without_a_direction_are_refused():
     vectors = np.repeat(VECTORS[:4], 15, 0)
     made = Looks(Embeddings(IDS, vectors, {}), TYPES)
     (found,) = made.complete([IDS[0]], ["shoes"], 1)

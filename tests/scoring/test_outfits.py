@@ -11,8 +11,9 @@ from retrieval_jax.scoring import outfits
 
 RNG = np.random.default_rng(0)
 N, K, D = 30, 5, 7
-VECTORS = RNG.normal(size=(N, K, D)).astype(np.float32)
+VECTORS = RNG.normal(size=(N * K, D)).astype(np.float32)
 THERE = np.arange(K) < RNG.integers(2, K + 1, (N, 1))
+ROWS = np.where(THERE, np.arange(N * K).reshape(N, K), -1)
 
 
 def published(lines, points):
@@ -44,22 +45,34 @@ def test_scores_equal_the_published_protocol_on_a_generated_file(tmp_path):
     (tmp_path / "outfits.json").write_text(json.dumps(made))
     lines = json.loads((tmp_path / "outfits.json").read_text())
     scores, chosen = published(lines, points)
-    vectors, there = np.zeros((25, 5, D)), np.zeros((25, 5), bool)
+    vectors, rows = np.array(list(points.values())), np.full((25, 5), -1)
     for row, items in enumerate(lines["compatibility"]):
-        vectors[row, : len(items)], there[row, : len(items)] = [points[item] for item in items], True
-    np.testing.assert_allclose(outfits.compatibility(vectors, there), scores, rtol=1e-12)
-    asked = np.array([[points[item] for item in one["question"]] for one in lines["questions"]])
-    answers = np.array([[points[item] for item in one["answers"]] for one in lines["questions"]])
-    totals = outfits.sums(asked, np.ones(asked.shape[:2], bool), answers)
+        rows[row, : len(items)] = [names.index(item) for item in items]
+    np.testing.assert_allclose(outfits.compatibility(vectors, rows), scores, rtol=1e-12)
+    asked, answers = (
+        np.array([[names.index(item) for item in one[part]] for one in lines["questions"]])
+        for part in ("question", "answers")
+    )
+    asked = np.insert(asked, 2, -1, axis=1)  # the blank
+    totals = outfits.sums(vectors, asked, answers)
     assert totals.argmin(1).tolist() == chosen
     assert outfits.fill_in_the_blank(totals, np.array(chosen)).all()
 
 
-def test_items_past_the_end_do_not_count():
-    scores = outfits.compatibility(VECTORS, THERE)
-    other = np.where(THERE[..., None], VECTORS, 1e3)
-    np.testing.assert_array_equal(scores, outfits.compatibility(other, THERE))
-    assert np.isnan(outfits.compatibility(VECTORS[:1], np.arange(K)[None] < 1)).all()
+def test_empty_places_do_not_count_and_a_long_outfit_widens_no_other():
+    scores = outfits.compatibility(VECTORS, ROWS)
+    wide = np.full((N + 1, 400), -1)
+    wide[:N, 7 : 7 + K], wide[N, :130] = ROWS[:, ::-1], np.arange(130)
+    found = outfits.compatibility(VECTORS, wide)
+    np.testing.assert_allclose(found[:N], scores, rtol=1e-12)
+    assert [some.shape for _, some in outfits._by_length(wide, D)][-1] == (1, 130)
+    whole = np.linalg.norm(VECTORS[:130, None].astype(float) - VECTORS[:130], axis=2)
+    assert found[N] == pytest.approx(1 - whole.sum() / (130 * 129))
+    assert np.isnan(outfits.compatibility(VECTORS, [[3, -1], [-1, -1]])).all()
+    assert outfits.sums(VECTORS, [[-1, -1]], [[0, 1]]).tolist() == [[0, 0]]
+    for rows in ([[0, N * K]], [[0, -2]]):
+        with pytest.raises(InputError, match="and there are 150 vectors"):
+            outfits.compatibility(VECTORS, rows)
 
 
 def test_equal_answers_share_the_point():
@@ -136,15 +149,13 @@ def test_ranks_equal_a_plain_loop_and_ties_go_by_id():
     hidden[:4] = range(10, 14)
     left = np.where(THERE, RNG.integers(0, 50, THERE.shape), -1)
     left[left == hidden[:, None]] = -1
-    for ours, in_it in ((None, None), (products, None), (None, left), (products, left)):
-        found = outfits.ranks(VECTORS, THERE, hidden, gallery, types, own=in_it, products=ours, ids=ids)
+    for ours in (None, products):
+        found = outfits.ranks(gallery, left, hidden, types, products=ours, ids=ids)
         for row in range(N):
             listed = [one for one in range(50) if types[one] == types[hidden[row]]]
-            listed = [one for one in listed if in_it is None or one not in in_it[row]]
-            totals = {
-                one: round(sum(np.linalg.norm(VECTORS[row, i] - gallery[one]) for i in np.flatnonzero(THERE[row])), 9)
-                for one in listed
-            }
+            listed = [one for one in listed if one not in left[row]]
+            there = left[row][left[row] >= 0]
+            totals = {one: round(sum(np.linalg.norm(gallery[i] - gallery[one]) for i in there), 9) for one in listed}
             order = sorted(listed, key=lambda one: (totals[one], ids[one]))
             own = np.arange(50) if ours is None else ours
             right = [one for one in order if own[one] == own[hidden[row]]]
@@ -152,7 +163,5 @@ def test_ranks_equal_a_plain_loop_and_ties_go_by_id():
 
 
 def test_what_is_hidden_cannot_be_in_the_outfit():
-    with pytest.raises(InputError, match="own has the hidden item"):
-        outfits.ranks(
-            VECTORS[:1], THERE[:1], [3], RNG.normal(size=(5, D)), np.zeros(5), own=np.full((1, THERE.shape[1]), 3)
-        )
+    with pytest.raises(InputError, match="rows has the hidden item"):
+        outfits.ranks(RNG.normal(size=(5, D)), np.full((1, 4), 3), [3], np.zeros(5))

@@ -131,11 +131,26 @@ def test_the_page_completes_looks_from_a_listing_and_from_a_photo(run, wanted, p
         shared = page.run("location.href")
         page.run("document.querySelector('#look_start .chip button').click()")
         page.run("look_go.click()")
-        page.wait("!$('error').hidden && $('error').textContent.includes('nothing to start from')")
+        page.wait("!$('look_error').hidden && $('look_error').textContent.includes('nothing to start from')")
+        assert page.run("$('looks').children.length") == 0  # none that would look like an answer
         page.choose("#look_file", tmp_path / "photo.png")
         page.wait("!$('look_photo').hidden")
         page.run(f"look_type.value = {json.dumps(kind)}; looks.replaceChildren(); look_go.click()")
-        page.wait("document.querySelectorAll('#looks .look').length === 4 && $('error').hidden")
+        page.wait("document.querySelectorAll('#looks .look').length === 4 && $('look_error').hidden")
         page.open("about:blank")
         page.open(shared)
         page.wait("document.querySelectorAll('#looks .look').length === 4")
+        page.run("look_vary.value = ''; look_vary.dispatchEvent(new Event('change')); look_conditions.click()")
+        page.run("$('words').value = '-colour:black'; go.click()")
+        page.wait(f"shown[0].answer.conditions.excluded && {SETTLED}")
+        page.run("look_go.click()")
+        page.wait("document.querySelectorAll('#looks .look').length && $('looks').ariaBusy === 'false'")
+        assert page.run("meant().excluded[0].values") == ["black"]
+        names = "[...document.querySelectorAll('#looks .name')].map((one) => one.textContent)"
+        there, other = page.run(names), page.run("location.href")
+        page.run("history.back()")
+        page.wait("asked.narrowed === '' && document.querySelectorAll('#looks .look').length === 4")
+        page.open("about:blank")
+        page.open(other)
+        page.wait("document.querySelectorAll('#looks .look').length && $('looks').ariaBusy === 'false'")
+        assert page.run(names) == there and page.run("look_vary.value + look_conditions.checked") == "true"

@@ -1,6 +1,11 @@
 """Outfits: without unlabelled losses the run is the supervised one bit for bit, and vectors are projected by type."""
 
 import dataclasses
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -92,6 +97,45 @@ def test_both_weights_0_are_the_supervised_run_bit_for_bit(tmp_path):
     np.testing.assert_allclose(score, turned, rtol=1e-4, atol=1e-5)
 
 
+SMALL = {"set_weight": 1.0, "set_kwargs": {"width": 8, "depth": 1, "heads": 2}}
+TWO_DEVICES = """
+import pathlib, sys
+from retrieval_jax import train
+from retrieval_jax.models import embedder
+from tasks import conftest, test_outfit
+embedder.backbone = lambda *args: embedder.Backbone(conftest.Patches(), "patches")
+train.run(test_outfit.settings(**test_outfit.SMALL), pathlib.Path(sys.argv[1]))
+"""
+
+
+def test_a_resumed_run_and_one_on_two_devices_are_the_same_run(tmp_path, capsys):
+    config = settings(**SMALL)
+    config.train.checkpoint_every_steps, config.train.keep_checkpoints = 1, 5
+    train.run(config, tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "resumed")
+    for step in (2, 3):
+        shutil.rmtree(tmp_path / "resumed" / "checkpoints" / str(step))
+    train.run(config, tmp_path / "resumed")
+    assert "resumes from step 1 of 3" in capsys.readouterr().out
+    jax.tree.map(np.testing.assert_array_equal, params(tmp_path / "whole"), params(tmp_path / "resumed"))
+
+    tests = pathlib.Path(__file__).resolve().parents[1]
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0",
+        "PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent), os.environ.get("PYTHONPATH", "")]),
+    }
+    arguments = [sys.executable, "-c", TWO_DEVICES, str(tmp_path / "two")]
+    done = subprocess.run(arguments, env=environment, text=True, capture_output=True, timeout=900)
+    assert done.returncode == 0 and "on 2 x cpu" in done.stdout, done.stderr
+    one, two = ([line for line in logged(tmp_path / name) if "loss" in line] for name in ("whole", "two"))
+    assert [line["step"] for line in one] == [line["step"] for line in two] == [1, 2, 3]
+    for name in ("loss", "outfit_loss", "pseudo_loss", "consistency_loss", "set_loss", "matched"):
+        ours, theirs = ([line[name] for line in lines] for lines in (one, two))
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, err_msg=name)
+
+
 def test_a_smaller_share_of_labels_is_part_of_a_larger_one():
     catalog = loading.load(settings().data)
     found = {}
@@ -116,8 +160,11 @@ def test_a_small_val_is_scored_by_what_can_be_asked(tmp_path, caplog):
     task, table = outfit.make(config.train, info), catalog.table("outfits", "val")
     good = np.flatnonzero(table.columns["compatible"] == 1)
     bad = np.flatnonzero(table.columns["compatible"] == 0)
+    unknown = {"listings": np.tile(table.columns["listings"][:1], (600, 1)), "compatible": np.full(600, -1, np.int32)}
     for rows, names in (([good[0], bad[0]], ("outfits/auc",)), (good[:1], None)):
-        few = dataclasses.replace(table, columns={name: column[rows] for name, column in table.columns.items()})
+        few = dataclasses.replace(  # those that nobody judged are not chosen in place of the others
+            table, columns={name: np.concatenate([unknown[name], table.columns[name][rows]]) for name in unknown}
+        )
         small = dataclasses.replace(catalog, tables={"outfits/val": few})
         made = evaluation.make(task, small, config=config, workdir=tmp_path)
         assert made is None if names is None else made.names == names
@@ -127,18 +174,35 @@ def test_a_small_val_is_scored_by_what_can_be_asked(tmp_path, caplog):
     assert "has no blanks" in caplog.text and "has no outfits of one of the two kinds" in caplog.text
 
 
-def test_products_of_another_split_are_not_those_of_the_outfits():
+def test_another_splits_products_are_those_of_the_outfits_where_they_are():
     config, catalog = settings(), loading.load(settings().data)
     config.train.unlabelled.split = "val"
+    train, val = catalog.split("train"), catalog.split("val")
+    names = list(val.columns["product"])
+    names[: len(names) // 2] = list(train.columns["product"])[: len(names) // 2]
+    val.columns = {**val.columns, "product": names}
     made, info = outfit.examples(config, catalog, None)
-    free, val = made.beside["unlabelled"].columns, catalog.split("val")
+    free = made.beside["unlabelled"].columns
     rows = np.flatnonzero(sets.types_of(val, "middle", info) >= 0)
     np.testing.assert_array_equal(free["image"].rows, rows)
-    own = sets.products_of(val, "product")[rows]
-    assert (free["product"] < made.columns["products"].min()).all()
-    np.testing.assert_array_equal(
-        np.unique(free["product"], return_inverse=True)[1], np.unique(-own, return_inverse=True)[1]
-    )
+    number = dict(zip(train.columns["product"], sets.products_of(train, "product").tolist(), strict=True))
+    seen = {}
+    for row, found in zip(rows, free["product"].tolist(), strict=True):
+        assert found == number.get(names[row], found) and (names[row] in number or found <= -2)
+        assert seen.setdefault(names[row], found) == found
+    assert len(set(seen.values())) == len(seen)
+
+
+def test_all_category_levels_are_types_under_any_name(tmp_path):
+    config, catalog = settings(types="category"), loading.load(settings().data)
+    catalog = dataclasses.replace(catalog, category_levels=("department", "group", "shelf"))
+    split = catalog.split("train")
+    assert "category" not in split.category_levels and len(split.category_names) == 3
+    _, info = outfit.examples(config, catalog, None)
+    info_lib.save(tmp_path / "checkpoints" / "data_info.json", info)
+    types = outfit.columns(config, split, tmp_path)["type"]()
+    np.testing.assert_array_equal(types, sets.types_of(split, "category", info))
+    assert (types >= 0).any()
 
 
 def test_the_set_model_sees_an_item_exchanged_for_one_of_its_type_elsewhere():

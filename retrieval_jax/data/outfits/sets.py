@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -14,7 +15,9 @@ from retrieval_jax.data.catalog import Catalog, Split, Table
 from retrieval_jax.data.info import DataInfo
 from retrieval_jax.errors import InputError
 
-_DRAWN = 50  # tries for a negative of another outfit and product
+_log = logging.getLogger(__name__)
+OPTIONS = {"types": fields.CATEGORY, "same_product": ""}  # of the task 'outfit', as far as they describe listings
+_DRAWN = 50  # tries for a negative of another product, before every listing of the type is looked at
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +46,10 @@ class Outfits:
         return dataclasses.replace(
             self, rows=self.rows[chosen], types=self.types[chosen], compatible=self.compatible[chosen]
         )
+
+    def rated(self) -> Outfits:
+        """Returns the outfits with a 1 or a 0, or all where none has one (all were worn)."""
+        return self if (self.compatible < 0).all() else self.take(self.compatible >= 0)
 
     def good(self) -> Outfits:
         """Returns the outfits that go together: those with a 1, or all where none has a 1 or a 0 (all were worn)."""
@@ -75,6 +82,21 @@ class Questions:
         return Questions(self.rows[chosen], self.types[chosen], self.answers[chosen], self.right[chosen])
 
 
+def described(split: Split, task_kwargs: Mapping, info: DataInfo) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the type and the product of every listing, see `types_of` and `products_of`.
+
+    Args:
+      split: of a `Catalog`.
+      task_kwargs: of the task 'outfit'; `types` and `same_product` are read.
+      info: of the types that are learned.
+
+    Raises:
+      InputError: see `types_of` and `products_of`.
+    """
+    types, product = ((task_kwargs or {}).get(name, default) for name, default in OPTIONS.items())
+    return types_of(split, types, info), products_of(split, product)
+
+
 def types_of(split: Split, name: str, info: DataInfo) -> np.ndarray:
     """Returns the learned type of every listing, int32 [n], -1 where it is unknown.
 
@@ -98,23 +120,31 @@ def types_of(split: Split, name: str, info: DataInfo) -> np.ndarray:
     return found
 
 
-def products_of(split: Split, name: str) -> np.ndarray:
+def products_of(split: Split, name: str, beside: Split | None = None) -> np.ndarray:
     """Returns numbers that are equal for listings of one product, int32 [n].
 
     Args:
       split: of a `Catalog`.
-      name: a column whose equal values are one product; "" where every listing is its own. An empty value is its own.
+      name: a column of text whose equal values are one product; "" where every listing is its own. An empty value is
+        its own.
+      beside: another split, whose products keep the numbers that they have there; other products, and listings that are
+        their own, have negative ones, from -2 down.
 
     Raises:
-      InputError: there is no such column.
+      InputError: there is no such column of text.
     """
     if not name:
-        return np.arange(len(split), dtype=np.int32)
-    values = np.array([str(value) for value in split.column(name)], object).astype(str)
+        numbers = np.arange(len(split), dtype=np.int32)
+        return numbers if beside is None else -2 - numbers
+    values = np.array(list(split.texts(name)), object).astype(str)
     numbers = np.unique(values, return_inverse=True)[1].astype(np.int32)
     unknown = values == ""
     numbers[unknown] = numbers.max(initial=0) + 1 + np.arange(int(unknown.sum()), dtype=np.int32)
-    return numbers
+    if beside is None:
+        return numbers
+    of = dict(zip(beside.texts(name), products_of(beside, name).tolist(), strict=True))
+    own = zip(values.tolist(), (-2 - numbers).tolist(), strict=True)
+    return np.array([of.get(text, number) if text else number for text, number in own], np.int32)
 
 
 def of_table(table: Table, types: np.ndarray) -> Outfits:
@@ -130,8 +160,16 @@ def of_table(table: Table, types: np.ndarray) -> Outfits:
     kinds = np.take_along_axis(kinds, order, 1)
     rows = np.where(kinds >= 0, np.take_along_axis(rows, order, 1), -1)
     usable = ((rows >= 0) & (rows != rows[:, :1])).any(1)  # two different ones
+    left_out, dropped = int((~usable).sum()), int((np.asarray(table.columns["listings"])[usable] >= 0).sum())
+    dropped -= int((rows[usable] >= 0).sum())
+    if left_out or dropped:
+        _log.warning(
+            "outfits of %s: %s of %s have fewer than two items of a learned type and are left out; of the others, %s "
+            "items of further types are",
+            table.rows_of["listings"], f"{left_out:,}", f"{len(rows):,}", f"{dropped:,}",
+        )  # fmt: skip
     width = max(2, int((kinds >= 0).sum(1).max(initial=0)))
-    return Outfits(rows[usable, :width], kinds[usable, :width], _compatible(table)[usable], int((~usable).sum()))
+    return Outfits(rows[usable, :width], kinds[usable, :width], _compatible(table)[usable], left_out)
 
 
 def _compatible(table: Table) -> np.ndarray:
@@ -200,6 +238,11 @@ def questions(outfits: Outfits, products: np.ndarray, *, choices: int = 4, seed:
         raise InputError(f"none of {len(outfits):,} outfits has {choices - 1} other listings of a type for a question")
     rows = outfits.rows[kept]
     taken = rows == rows[np.arange(len(kept)), blanks][:, None]  # also where the outfit has it twice
+    if missing := len(outfits) - len(kept):
+        _log.warning(
+            "%s of %s outfits have no blank to fill in: too few other listings of its type", f"{missing:,}",
+            f"{len(outfits):,}",
+        )  # fmt: skip
     rows, types = np.where(taken, -1, rows), np.where(taken, -1, outfits.types[kept])
     return Questions(rows, types, np.array(answers, np.int64), np.array(right, np.int64))
 
@@ -284,10 +327,12 @@ def _pools(outfits: Outfits) -> dict[int, np.ndarray]:
 def _others(rng, pool: np.ndarray, taken, products: np.ndarray, count: int) -> list[int]:
     """Draws rows of a pool that are of different products, none of which is taken."""
     taken, found = set(np.asarray(taken).tolist()), []
-    for _ in range(_DRAWN):
+    for tried in range(_DRAWN + len(pool)):
         if len(found) == count:
             break
-        row = int(pool[rng.integers(len(pool))])
+        if tried == _DRAWN:  # most listings of the type are of one product
+            pool = pool[rng.permutation(len(pool))]
+        row = int(pool[rng.integers(len(pool)) if tried < _DRAWN else tried - _DRAWN])
         if int(products[row]) not in taken:
             taken.add(int(products[row]))
             found.append(row)

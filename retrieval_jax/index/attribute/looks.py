@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
@@ -15,8 +16,8 @@ from retrieval_jax.index.attribute import parse
 from retrieval_jax.index.attribute.table import Table, to_rows
 
 _WHERE = "complete"
-_BLOCK = 65536  # vectors that are read at once
-_LENGTH = 0.01  # largest difference of a length from 1: views and float16 change it a little
+_BLOCK = 8192  # vectors that are read at once
+_FEW = 256  # of the nearest to the start, which the nearest to the whole outfit is mostly among
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,14 +41,15 @@ class Looks:
     """The gallery, by type, for completing outfits.
 
     Args:
-      gallery: `Embeddings` [G, D] of unit length, each projected by its type ("embed_item" of the task 'outfit').
+      gallery: `Embeddings` [G, D], each projected by its type ("embed_item" of the task 'outfit'). Directions are
+        compared: averages of several views are shorter than 1.
       types: G names of types, "" where unknown: such a listing fits no slot.
       colours: G values that should differ between looks, such as colours, "" where unknown; None where all are alike.
       products: G values, equal for listings of one product, of which one look holds one; None where all differ.
       table: attributes of the gallery, for conditions; None without.
 
     Raises:
-      InputError: columns of another length, or vectors that are not of unit length.
+      InputError: columns of another length, or vectors without a direction.
     """
 
     def __repr__(self) -> str:
@@ -68,12 +70,10 @@ class Looks:
             length = count if column is None else column.rows if name == "table" else len(column)
             if length != count:
                 raise InputError(f"{_WHERE}: {name} of {length:,} listings for a gallery of {count:,}")
-        _check_lengths(gallery.vectors, "the gallery")
+        self._lengths = _lengths(gallery.vectors, "the gallery")
         self.types = np.asarray(types, object).astype(str)
         self.kinds = sorted(set(self.types.tolist()) - {""})
-        self.colours = np.asarray([""] * count if colours is None else colours, object).astype(str)
-        names, self._colour_of = np.unique(self.colours, return_inverse=True)
-        self._colour_of[self.colours == ""] = len(names)  # which is never counted
+        self._vary([""] * count if colours is None else colours)
         self.products = (
             np.arange(count) if products is None else np.unique(np.asarray(products), return_inverse=True)[1]
         )
@@ -83,6 +83,32 @@ class Looks:
         )
         self._row_of = {gallery.ids[row]: row for row in range(count)}
         self._rows_of = {kind: self._in_order(np.flatnonzero(self.types == kind)) for kind in self.kinds}
+
+    def varied(self, colours: Sequence[str]) -> Looks:
+        """Returns the same gallery with other values that should differ between looks; all else is shared.
+
+        Args:
+          colours: G values, "" where unknown.
+
+        Raises:
+          InputError: another number of values.
+        """
+        if len(colours) != len(self.types):
+            raise InputError(f"{_WHERE}: colours of {len(colours):,} listings for a gallery of {len(self.types):,}")
+        made = copy.copy(self)
+        made._vary(colours)
+        return made
+
+    def _vary(self, colours: Sequence[str]) -> None:
+        numbers = {"": 0}  # of what is unknown, which is never counted
+        self.colours = colours
+        self._colour_of = np.fromiter(
+            (numbers.setdefault(one, len(numbers)) for one in colours), np.int32, len(colours)
+        )
+
+    def unit(self) -> np.ndarray:
+        """Returns the vectors of the gallery at length 1, float32 [G, D]."""
+        return (np.asarray(self.gallery.vectors, np.float32) / self._lengths[:, None]).astype(np.float32)
 
     def complete(
         self,
@@ -104,20 +130,20 @@ class Looks:
           listings: ids of the gallery that the outfit has.
           slots: types to fill in, in this order; a type may come twice.
           k: looks.
-          photos: [m, D] vectors of unit length of what is not in the gallery, such as a person's own photo: an array,
-            or `Embeddings`, whose space is compared with the gallery's.
+          photos: [m, D] vectors of what is not in the gallery, such as a person's own photo: an array, or `Embeddings`,
+            whose space is compared with the gallery's.
           conditions: of every slot, see `index.attribute.parse`; required and excluded ones.
           conditions_of: {slot: further conditions}.
-          most_of_a_colour: largest share of the k listings of a slot that may have one colour, 0 to 1; at least one
-            may. Listings whose colour is unknown do not count.
+          most_of_a_colour: largest share of the k listings of a slot that may have one colour, 0 to 1, as long as
+            listings of another fit; at least one may. Listings whose colour is unknown do not count.
 
         Returns:
           The looks, the best first by `score`; fewer than k where too few listings fit, and without a slot that
           nothing fits.
 
         Raises:
-          InputError: an unknown listing or type, conditions without attributes or preferred ones, photos of another
-            space or whose length is not 1, or nothing to start from.
+          InputError: an unknown listing or type, a listing whose type the network has not learned, conditions without
+            attributes or preferred ones, photos of another space or without a direction, or nothing to start from.
         """
         k = arguments.integer(k, "k", _WHERE)
         share = arguments.number(most_of_a_colour, "most_of_a_colour", _WHERE, low=0, high=1)
@@ -137,22 +163,23 @@ class Looks:
         # By type: where what is alike is a photo, its shoes may follow its bag.
         used = {slot: np.zeros(self.products.max(initial=-1) + 1, bool) for slot in allowed}
         counts = np.zeros((len(slots), self._colour_of.max(initial=0) + 1), np.int64)
-        to_start = {slot: _distances(self._vectors(rows), start).sum(1) for slot, rows in allowed.items()}
+        to_start = {slot: self._sums(rows, start) for slot, rows in allowed.items()}
+        nearest = {slot: np.argsort(sums, kind="stable") for slot, sums in to_start.items()}
         looks = []
         for _ in range(k):
             chosen, vectors, products = {}, start, self.products[taken].tolist()
             for number, slot in enumerate(slots):
-                rows = allowed[slot]
-                free = ~used[slot][self.products[rows]] & (counts[number, self._colour_of[rows]] < most)
-                free &= ~np.isin(self.products[rows], products)
+                rows = allowed[slot][nearest[slot]]
+                free = ~used[slot][self.products[rows]] & ~np.isin(self.products[rows], products)
                 if not free.any():
                     continue
-                sums = to_start[slot][free] + _distances(self._vectors(rows[free]), vectors[len(start) :]).sum(1)
-                row = int(rows[free][sums.argmin()])  # rows are in the order of ids: the first of equal sums
+                few = free & (counts[number, self._colour_of[rows]] < most)
+                free = np.flatnonzero(few if few.any() else free)
+                row = self._first(rows[free], to_start[slot][nearest[slot][free]], vectors[len(start) :])
                 chosen[names[number]] = row
                 used[slot][self.products[row]] = True
                 products.append(int(self.products[row]))
-                counts[number, self._colour_of[row]] += bool(self.colours[row])
+                counts[number, self._colour_of[row]] += self._colour_of[row] > 0
                 vectors = np.concatenate([vectors, self._vectors([row])])
             if not chosen:
                 break
@@ -167,10 +194,16 @@ class Looks:
     def _start(self, listings, photos) -> tuple[np.ndarray, list[int]]:
         """Returns the vectors [m, D] of what the outfit has, and the gallery rows among it."""
         rows, dim = [], self.gallery.dim
-        for item in dict.fromkeys(arguments.sequence(listings, "listings", _WHERE)):
-            if item not in self._row_of:
+        for item in arguments.sequence(listings, "listings", _WHERE):
+            if not isinstance(item, str) or item not in self._row_of:
                 raise InputError(f"{_WHERE}: the gallery has no listing {short(repr(item))}: give ids of its listings")
-            rows.append(self._row_of[item])
+            if not self.types[self._row_of[item]]:
+                raise InputError(
+                    f"{_WHERE}: the type of the listing {short(repr(item))} is in no outfit that the network learned "
+                    f"from: start from another; it knows {', '.join(self.kinds)}"
+                )
+            if self._row_of[item] not in rows:
+                rows.append(self._row_of[item])
         parts = [self._vectors(rows)] if rows else []
         if isinstance(photos, Embeddings):
             spaces = photos.meta.get("space"), self.gallery.meta.get("space")
@@ -181,8 +214,8 @@ class Looks:
                 )
             photos = np.asarray(photos.vectors)
         if photos is not None:
-            parts.append(arguments.array(photos, "photos", _WHERE, ("m", dim)).astype(np.float64))
-            _check_lengths(parts[-1], "photos")
+            photos = arguments.array(photos, "photos", _WHERE, ("m", dim)).astype(np.float64)
+            parts.append(photos / _lengths(photos, "photos")[:, None])
         if not sum(map(len, parts)):
             raise InputError(
                 f"{_WHERE}: there is nothing to start from: give listings of the gallery, or photos [m, {dim}]"
@@ -190,7 +223,35 @@ class Looks:
         return np.concatenate(parts), rows
 
     def _vectors(self, rows) -> np.ndarray:
-        return np.asarray(self.gallery.vectors[np.asarray(rows, np.int64)], np.float64)
+        rows = np.asarray(rows, np.int64)
+        return np.asarray(self.gallery.vectors[rows], np.float64) / self._lengths[rows][:, None]
+
+    def _sums(self, rows: np.ndarray, to: np.ndarray) -> np.ndarray:
+        """Returns the sums of distances of gallery rows [n] to vectors [m, D], [n]."""
+        out = np.empty(len(rows))
+        for start in range(0, len(rows), _BLOCK):
+            out[start : start + _BLOCK] = _distances(self._vectors(rows[start : start + _BLOCK]), to).sum(1)
+        return out
+
+    def _first(self, rows: np.ndarray, sums: np.ndarray, added: np.ndarray) -> int:
+        """Returns the row of the smallest sum, of equal ones the first by id.
+
+        Args:
+          rows: int [n], at least one.
+          sums: [n] of distances to what the outfit had, ascending.
+          added: [m, D], what it has beside.
+        """
+        best, row = np.inf, -1
+        for start in range(0, len(rows), _FEW):
+            if sums[start] > best:  # distances only add to it
+                break
+            some = rows[start : start + _FEW]
+            totals = sums[start : start + _FEW] + self._sums(some, added)
+            least = totals.min()
+            if least <= best:
+                alike = some[totals == least].tolist() + ([row] if least == best else [])
+                best, row = least, min(alike, key=self.place.__getitem__)
+        return row
 
     def _allowed(self, slot: str, conditions: Sequence) -> np.ndarray:
         """Returns the rows that fit a slot, in the order of ids."""
@@ -214,11 +275,15 @@ class Looks:
 
 def slot_names(slots: Sequence[str]) -> list[str]:
     """Returns the names of slots in a look: "shoes", or "shoes 1" and "shoes 2" for a type that comes twice."""
-    slots = list(slots)
-    return [
-        slot if slots.count(slot) == 1 else f"{slot} {slots[: number + 1].count(slot)}"
-        for number, slot in enumerate(slots)
-    ]
+    names = []
+    for slot in slots:
+        number = 1
+        name = slot if list(slots).count(slot) == 1 else f"{slot} 1"
+        while name in names or (name != slot and name in slots):  # some type may be called "shoes 1"
+            number += 1
+            name = f"{slot} {number}"
+        names.append(name)
+    return names
 
 
 def _distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -228,13 +293,15 @@ def _distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.sqrt(np.maximum(squares[0][:, None] + squares[1] - 2.0 * products, 0.0))
 
 
-def _check_lengths(vectors: np.ndarray, what: str) -> None:
-    """Raises InputError for vectors [n, D] that are not of unit length."""
+def _lengths(vectors: np.ndarray, what: str) -> np.ndarray:
+    """Returns the lengths of vectors [n, D], float64 [n]; raises InputError for a vector without a direction."""
+    found = np.empty(len(vectors))
     for start in range(0, len(vectors), _BLOCK):
-        block = np.asarray(vectors[start : start + _BLOCK], np.float32)
-        lengths = np.sqrt(np.einsum("nd,nd->n", block, block))
-        if (wrong := np.flatnonzero(~(np.abs(lengths - 1) <= _LENGTH))).size:
-            raise InputError(
-                f"{_WHERE}: vector {start + wrong[0]} of {what} has the length {lengths[wrong[0]]:.3f}, expected 1: "
-                "give vectors of 'embed_item' of the task 'outfit'"
-            )
+        block = np.asarray(vectors[start : start + _BLOCK], np.float64)
+        found[start : start + _BLOCK] = np.sqrt(np.einsum("nd,nd->n", block, block))
+    if (wrong := np.flatnonzero(~((found > 1e-12) & np.isfinite(found)))).size:
+        raise InputError(
+            f"{_WHERE}: vector {wrong[0]} of {what} has the length {found[wrong[0]]:.3f} and no direction: give "
+            "vectors of 'embed_item' of the task 'outfit'"
+        )
+    return found

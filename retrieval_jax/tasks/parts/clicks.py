@@ -55,14 +55,14 @@ def products(split: Split, same_product: str = "") -> np.ndarray:
 
     Args:
       split: of a catalogue.
-      same_product: a column whose equal values are one product; "" where only titles tell.
+      same_product: a column of text whose equal values are one product; "" where only titles tell.
 
     Raises:
-      InputError: there is no such column.
+      InputError: there is no such column of text.
     """
     names = []
     if same_product:
-        names.append([str(value) for value in split.column(same_product)])
+        names.append(list(split.texts(same_product)))
     if split.titles is not None:
         names.append([" ".join(title.casefold().split()) for title in split.titles])
     number = np.arange(len(split))

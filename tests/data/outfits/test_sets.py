@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from retrieval_jax.data.catalog import Table
+from retrieval_jax.data.catalog import Split, Table
 from retrieval_jax.data.outfits import sets
 from retrieval_jax.errors import InputError
 
@@ -90,3 +90,43 @@ def test_an_outfit_that_has_a_listing_twice_gives_no_answer_away():
         asked = sets.questions(found, PRODUCTS, seed=seed)
         right = asked.answers[np.arange(len(asked)), asked.right]
         assert not (asked.rows == right[:, None]).any() and ((asked.rows >= 0) == (asked.types >= 0)).all()
+
+
+def test_products_are_told_apart_by_text_alone():
+    columns = {
+        "pid": ["b", "", "a", "b", ""],
+        "known": np.array([0, -1, -1, 1, 1], np.int32),  # an attribute: what train lacks is unknown
+        "number": np.array([1.0, np.nan, 2.0, 1.0, np.nan], np.float32),
+    }
+    split = Split("gallery", list("vwxyz"), None, None, None, columns=columns, column_names={"known": ["b", "c"]})
+    found = sets.products_of(split, "pid")
+    assert found[0] == found[3] and len(set(found.tolist())) == 4  # an empty value is its own
+    assert len(set(sets.products_of(split, "").tolist())) == 5
+    for name in ("known", "number"):
+        with pytest.raises(InputError, match=f"the column '{name}' is of attributes or numbers, and has to be text"):
+            sets.products_of(split, name)
+    train = Split("train", list("pqr"), None, None, None, columns={"pid": ["c", "b", ""]})
+    beside, own = sets.products_of(split, "pid", train), sets.products_of(train, "pid")
+    assert beside[0] == beside[3] == own[1] and (beside[[1, 2, 4]] <= -2).all() and len(set(beside.tolist())) == 4
+
+
+def test_a_blank_is_asked_however_many_listings_of_its_type_are_one_product():
+    rows = np.array([[0, 400], [1, 401], [2, 402], [3, 403], *([row, 404 + row] for row in range(4, 396))])
+    types = (np.arange(800) >= 400).astype(np.int32)
+    products = np.where((np.arange(800) < 396) & (np.arange(800) > 3), 5000, np.arange(800))
+    found = sets.of_table(Table({"listings": rows}, {"listings": "train"}), types)
+    asked = sets.questions(found, products)
+    assert len(asked) == len(found) == 396
+    assert all(len(set(products[one].tolist())) == 4 for one in asked.answers)
+    bad = sets.exchanged(found, products)
+    assert ((bad.rows >= 0).sum(1) == 2).all()
+
+
+def test_what_is_left_out_is_counted(caplog):
+    rows = np.array([[0, 85, 1], [86, 87, 2], [3, 4, 5], [6, 7, 88]])
+    found = sets.of_table(Table({"listings": rows}, {"listings": "train"}), TYPES)
+    assert len(found) == 3 and found.left_out == 1
+    assert "outfits of train: 1 of 4 have fewer than two items of a learned type" in caplog.text
+    assert "of the others, 2 items of further types are" in caplog.text
+    sets.questions(found, PRODUCTS, choices=2)
+    assert "outfits have no blank to fill in" in caplog.text
