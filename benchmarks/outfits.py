@@ -45,6 +45,7 @@ from retrieval_jax.embeddings import Embeddings  # noqa: E402
 from retrieval_jax.index.attribute.looks import Looks  # noqa: E402
 from retrieval_jax.scoring import outfits as scores  # noqa: E402
 from retrieval_jax.settings.outfits import LOSSES  # noqa: E402
+from retrieval_jax.workdir import hashes  # noqa: E402
 
 K = 10
 RECALL = f"recall@{K}"
@@ -255,6 +256,7 @@ def finished(
             continue
         config = workdir.read_config(path)
         train, kwargs = config["train"], dict(config["train"]["task_kwargs"])
+        kwargs.setdefault("max_items", hashes.BEFORE["train.task_kwargs.max_items"])  # of runs of earlier versions
         made = (round(100 * kwargs.pop("labels")), train["seed"])
         if made != tuple(map(int, rest)):
             sys.exit(f"{path} has {made[0]} % of the labels and seed {made[1]}: its name says otherwise")
