@@ -37,11 +37,12 @@ def make(task, catalog, *, config, mesh=None, workdir=None, split="val", max_out
     info = info_lib.load(pathlib.Path(workdir) / "checkpoints" / "data_info.json")
     listings = catalog.split(split)
     types, products = sets.described(listings, config.train.get("task_kwargs"), info)
-    found = sets.of_table(catalog.table("outfits", split), types).rated()
-    found = found.take(_some(len(found), max_outfits))
+    rated = sets.of_table(catalog.table("outfits", split), types).rated()
+    found = rated.take(_some(len(rated), max_outfits))
     outfits = sets.asked(found, products)
-    one_kind = len(np.unique(found.compatible)) < 2 and (found.compatible >= 0).any()
-    if one_kind or not 0 < (outfits.compatible == 1).sum() < len(outfits):
+    # Where the table says what does not go together, nothing is exchanged, also where none of it was chosen.
+    kinds = (found if (rated.compatible == 0).any() else outfits).compatible
+    if not 0 < (kinds == 1).sum() < len(kinds):
         _log.warning(
             "no evaluation 'outfits': %s has no outfits of one of the two kinds, those that go together and others",
             split,

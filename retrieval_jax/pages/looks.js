@@ -90,7 +90,7 @@ function wear(blob) {
 
 function askLooks() {
   const { required, excluded } = asked.narrowed ? meant() : {};
-  const body = { run: asked.run, listings: asked.look, slots: asked.slots, vary: $("look_vary").value,
+  const body = { run: asked.run, listings: asked.look, slots: asked.slots, vary: asked.vary[0] ?? $("look_vary").value,
     conditions: { required: required || [], excluded: excluded || [] } };
   const post = (options) => call("/v1/looks", { method: "POST", ...options });
   if (!worn) return post({ headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
@@ -109,12 +109,14 @@ async function showLooks() {
     return;
   }
   clearLooks();
-  const number = latestLook, wishes = asked.narrowed && meant().preferred?.length;
+  const number = latestLook;
   toAddress();
   $("looks").setAttribute("aria-busy", "true");
   $("look_status").textContent = "Completing …";
   try {
-    const found = await askLooks();
+    if (asked.narrowed && !(await pending)) throw new Error("The search failed, and its conditions are not known: search again.");
+    if (number !== latestLook) return;
+    const wishes = asked.narrowed && meant().preferred?.length, found = await askLooks();
     if (number !== latestLook) return;
     $("looks").replaceChildren(...found.looks.map(look));
     const count = found.looks.length;

@@ -13,6 +13,7 @@ let box = null; // [ymin, xmin, ymax, xmax], shares
 let shown = []; // per side {answer, results}
 let compared = ""; // what the verdict that is shown is about
 const whole = new Set(); // fields whose values are all shown
+let pending = null; // the newest search: whether it was answered
 let latest = 0; // number of the newest search: answers of older ones are dropped
 const session = crypto.randomUUID ? crypto.randomUUID() : "";
 
@@ -94,8 +95,15 @@ function fromAddress() {
 
 // ------------------------------------------------------------------------------------------------------------ searching
 
-async function search(offset = 0) {
+function search(offset = 0) {
+  if (!offset && asked.narrowed) clearLooks(); // their conditions may be others now
+  return pending = answered(offset);
+}
+
+// Searches, and returns whether the answer is shown; false for one that a newer search has overtaken.
+async function answered(offset) {
   const number = ++latest;
+  let good = true;
   asked.words = $("words").value.trim();
   asked.weight = parseFloat($("weight").value);
   if (!offset) toAddress();
@@ -106,7 +114,7 @@ async function search(offset = 0) {
   $("status").textContent = loaded ? "Searching …" : "Loading the run: about half a minute …";
   try {
     const found = await Promise.all(sides.map((side) => ask(side, offset)));
-    if (number !== latest) return;
+    if (number !== latest) return false;
     $("error").hidden = true;
     shown = found.map((answer, side) => ({ answer, results: offset ? [...shown[side].results, ...answer.results] : answer.results }));
     results(offset);
@@ -117,13 +125,15 @@ async function search(offset = 0) {
     const known = await facets();
     if (number === latest && known) showFacets(known);
   } catch (error) {
-    if (number !== latest) return;
+    if (number !== latest) return false;
+    good = false;
     $("error").textContent = error.message;
     $("error").hidden = false;
     $("status").textContent = "";
   }
   served(await call("/v1/runs").catch(() => runs));
   if (number === latest) $("results").setAttribute("aria-busy", "false");
+  return good && number === latest;
 }
 
 // Whether the first search is the better one on the queries of the catalogue, as `compare` says.
@@ -520,15 +530,14 @@ async function start() {
     const file = [...(event.clipboardData?.files || [])].find((one) => one.type.startsWith("image/"));
     if (file) { event.preventDefault(); take(file); }
   });
-  addEventListener("popstate", async () => { fromAddress(); clearLooks(); await search(); addressedLooks(); });
+  addEventListener("popstate", async () => { fromAddress(); clearLooks(); if (await search()) addressedLooks(); });
   boxes();
   overruling();
   completing();
   $("facets_box").open = $("seen_box").open = matchMedia("(min-width: 761px)").matches;
   fromAddress();
   served(await call("/v1/runs").catch(() => []));
-  await search();
-  addressedLooks();
+  if (await search()) addressedLooks();
 }
 
 start();

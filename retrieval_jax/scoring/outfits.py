@@ -59,8 +59,7 @@ def sums(vectors: np.ndarray, rows: np.ndarray, answers: np.ndarray) -> np.ndarr
       InputError: other shapes, or rows that there are not.
     """
     vectors, rows = _items(vectors, rows, "outfits")
-    answers = arguments.array(answers, "answers", "outfits", (len(rows), "c"))
-    _items(vectors, answers, "outfits")
+    answers = arguments.rows(answers, "answers", "outfits", (len(rows), "c"), len(vectors))
     out = np.empty(answers.shape)
     for of, some in _by_length(rows, vectors.shape[1] * answers.shape[1]):
         apart = vectors[answers[of]][:, :, None].astype(np.float64) - vectors[some].astype(np.float64)[:, None]
@@ -127,13 +126,7 @@ def _blocks(count: int, each: int) -> Iterator[slice]:
 def _items(vectors: np.ndarray, rows: np.ndarray, where: str) -> tuple[np.ndarray, np.ndarray]:
     """Returns vectors [G, D] and rows [n, k] of them as arrays, checked."""
     vectors = arguments.array(vectors, "vectors", where, ("G", "D"))
-    rows = arguments.array(rows, "rows", where, ("n", "k"))
-    if rows.size and not (-1 <= rows.min() and rows.max() < len(vectors)):
-        raise InputError(
-            f"{where}: rows run from {rows.min()} to {rows.max()}, and there are {len(vectors):,} vectors: give rows "
-            "of them, -1 for none"
-        )
-    return vectors, rows
+    return vectors, arguments.rows(rows, "rows", where, ("n", "k"), len(vectors), padding=True)
 
 
 def _by_length(rows: np.ndarray, each: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -277,7 +270,7 @@ def ranks(
     """
     gallery, rows = _items(vectors, rows, "completion")
     gallery = gallery.astype(np.float64)
-    hidden = arguments.array(hidden, "hidden", "completion", (len(rows),))
+    hidden = arguments.rows(hidden, "hidden", "completion", (len(rows),), len(gallery))
     types = arguments.array(types, "types", "completion", (len(gallery),))
     products = np.arange(len(gallery)) if products is None else np.asarray(products)
     place = np.arange(len(gallery))

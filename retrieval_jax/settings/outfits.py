@@ -20,7 +20,7 @@ def task(config: ConfigDict, arg: ConfigDict, *, types: str, same_product: str) 
       arg: parsed argument with `labels` (per cent of the outfits), `losses`, `sets`, `steps` and `seed`; `runlocal`
         trains for seconds.
       types: the field of an item's type.
-      same_product: a column whose equal values are one product.
+      same_product: a column of text whose equal values are one product.
     """
     config.train.seed = arg.seed
     config.train.task = "outfit"

@@ -102,7 +102,7 @@ def click_triplet() -> ConfigDict:
             "unclicked": 1,  # listings of the page that nobody clicked
             "near": 0.95,  # cosine with the clicked listing from which another one is taken for the same product
             "titles_first": 100,  # steps before clicks count, where titles teach too
-            "same_product": "",  # column of listings whose equal values are one product; equal titles are in any case
+            "same_product": "",  # column of text whose equal values are one product; equal titles are in any case
             "agree": True,  # leave out clicks on another category than most of the page has
             "groups": "",  # the field that is meant: an attribute or a category level; empty for the leaf
         },
@@ -136,7 +136,7 @@ def text_query() -> ConfigDict:
             "candidates": 4,  # "rule": negatives drawn per pair, of which each step takes one
             "broad_share": 0.3,  # a query is broad where its clicks cover more of a product group
             "groups": "",  # the attribute or category level of product groups; empty for the leaf category
-            "same_product": "",  # a column whose equal values are one product; equal titles always are
+            "same_product": "",  # a column of text whose equal values are one product; equal titles always are
             "pool": 512,  # "mined": listings that each step looks at
             "typos": 0.1,  # share of the queries that are misspelt for training
             "title_queries": 0,  # queries per listing that are made of its own words, beside or without clicks
@@ -158,7 +158,7 @@ def text_picture() -> ConfigDict:
             "attribute_texts": 2,  # per listing
             "clicks": True,  # whether queries and what was clicked after them are learned too, where there are any
             "positives": 100,  # most clicked products of a query that count
-            "same_product": "",  # a column whose equal values are one product; equal titles always are
+            "same_product": "",  # a column of text whose equal values are one product; equal titles always are
             "typos": 0.1,  # share of the texts that are misspelt for training
         },
     )
@@ -231,7 +231,7 @@ def outfit() -> ConfigDict:
     options = _locked(
         {
             "types": "category",  # the field of an item's type: a column or a category level
-            "same_product": "",  # a column whose equal values are one product; empty where each listing is its own
+            "same_product": "",  # a column of text whose equal values are one product; empty: each listing is its own
             "min_count": 1,  # training listings that a type needs
             "labels": 1.0,  # share of the outfits that is learned from; a smaller share is part of a larger one
             "max_items": 8,  # of an outfit that are learned, the first; a step is as wide as its longest outfit

@@ -152,7 +152,7 @@ def test_what_cannot_be_completed_is_refused(arguments, message):
 
 def test_a_listing_of_a_type_that_no_outfit_taught_starts_no_look():
     made = Looks(Embeddings(IDS, VECTORS, {}), np.where(np.arange(G) == 0, "", TYPES))
-    with pytest.raises(InputError, match="is in no outfit that the network learned from: start from another"):
+    with pytest.raises(InputError, match="has no type, or one that no outfit of the train split has"):
         made.complete([IDS[0]], ["shoes"])
 
 

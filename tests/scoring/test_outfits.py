@@ -71,8 +71,12 @@ def test_empty_places_do_not_count_and_a_long_outfit_widens_no_other():
     assert np.isnan(outfits.compatibility(VECTORS, [[3, -1], [-1, -1]])).all()
     assert outfits.sums(VECTORS, [[-1, -1]], [[0, 1]]).tolist() == [[0, 0]]
     for rows in ([[0, N * K]], [[0, -2]]):
-        with pytest.raises(InputError, match="and there are 150 vectors"):
+        with pytest.raises(InputError, match="but there are 150 rows .-1 is padding."):
             outfits.compatibility(VECTORS, rows)
+    with pytest.raises(InputError, match="answers refers to rows -1 to 0, but there are 150 rows"):
+        outfits.sums(VECTORS, [[0, 1]], [[0, -1]])
+    with pytest.raises(InputError, match="hidden refers to rows 150"):
+        outfits.ranks(VECTORS, [[0, 1]], [150], np.zeros(150))
 
 
 def test_equal_answers_share_the_point():

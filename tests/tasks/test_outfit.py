@@ -161,7 +161,8 @@ def test_a_small_val_is_scored_by_what_can_be_asked(tmp_path, caplog):
     good = np.flatnonzero(table.columns["compatible"] == 1)
     bad = np.flatnonzero(table.columns["compatible"] == 0)
     unknown = {"listings": np.tile(table.columns["listings"][:1], (600, 1)), "compatible": np.full(600, -1, np.int32)}
-    for rows, names in (([good[0], bad[0]], ("outfits/auc",)), (good[:1], None)):
+    both = ("outfits/auc", "outfits/fitb")
+    for rows, names in (([good[0], bad[0]], both[:1]), (good[:1], None), (good, both)):
         few = dataclasses.replace(  # those that nobody judged are not chosen in place of the others
             table, columns={name: np.concatenate([unknown[name], table.columns[name][rows]]) for name in unknown}
         )

@@ -142,8 +142,9 @@ class Looks:
           nothing fits.
 
         Raises:
-          InputError: an unknown listing or type, a listing whose type the network has not learned, conditions without
-            attributes or preferred ones, photos of another space or without a direction, or nothing to start from.
+          InputError: an unknown listing or type, a listing without a type that the network has learned, conditions
+            without attributes or preferred ones, photos of another space or without a direction, or nothing to start
+            from.
         """
         k = arguments.integer(k, "k", _WHERE)
         share = arguments.number(most_of_a_colour, "most_of_a_colour", _WHERE, low=0, high=1)
@@ -199,8 +200,8 @@ class Looks:
                 raise InputError(f"{_WHERE}: the gallery has no listing {short(repr(item))}: give ids of its listings")
             if not self.types[self._row_of[item]]:
                 raise InputError(
-                    f"{_WHERE}: the type of the listing {short(repr(item))} is in no outfit that the network learned "
-                    f"from: start from another; it knows {', '.join(self.kinds)}"
+                    f"{_WHERE}: the listing {short(repr(item))} has no type, or one that no outfit of the train split "
+                    f"has: start from another; the network knows {', '.join(self.kinds)}"
                 )
             if self._row_of[item] not in rows:
                 rows.append(self._row_of[item])
