@@ -401,18 +401,20 @@ def main() -> None:
                 )
                 claim(f"{losses}-{share}-{metric.lower().replace('@', '-')}", what, metric,
                       by_seed(metric, more), by_seed(metric, base), gain)  # fmt: skip
-    gaps = {}
-    for share in shares:
-        base, more = both(("labelled", share), ("all", share))
-        if base:
-            gaps[share] = {seed: more[seed]["fitb"] - base[seed]["fitb"] for seed in base}
-    if len(gaps) > 1:
-        few, many = min(gaps), max(gaps)
-        what = f"what the unlabelled losses add to labelled outfits is more at {few} % than at {many} %"
-        sides = [np.stack(list(gaps[share].values())) for share in (many, few)]
-        gain = scores.mean_difference(*sides, judge.members["FITB"])
-        claim("gap", what, "gain in FITB",
-              *({seed: one.mean() for seed, one in gaps[share].items()} for share in (few, many)), gain)  # fmt: skip
+    gaps = {share: sides for share in shares if all(sides := both(("labelled", share), ("all", share)))}
+    for few, many in [(min(gaps), share) for share in sorted(gaps)[1:]]:
+        (base, more), (base_many, more_many) = gaps[few], gaps[many]
+        seeds = sorted(base.keys() & base_many.keys())
+        # (more - base) - (more_many - base_many) is twice the difference of two means of two sides.
+        below = [side[seed] for side in (base, more_many) for seed in seeds]
+        above = [side[seed] for side in (more, base_many) for seed in seeds]
+        gains = difference(judge, dict(enumerate(below)), dict(enumerate(above))) if seeds else {}
+        for metric in ("AUC", "FITB") if seeds else ():
+            of, pairs = values[metric], (gaps[few], gaps[many])
+            sides = [{seed: of(added[seed]) - of(without[seed]) for seed in seeds} for without, added in pairs]
+            what = f"what the unlabelled losses add to labelled outfits is more at {few} % than at {many} %"
+            gain = [2 * one for one in gains[metric]]
+            claim(f"gap-{few}-{many}-{metric.lower()}", what, f"gain in {metric}", *sides, gain)
     base, more = both(("labelled", 100), ("all", 10))
     if base:
         gain = difference(judge, base, more)["AUC"]
